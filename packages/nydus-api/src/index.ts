@@ -1,1 +1,31 @@
-export {};
+export { NydusdClient, type NydusdClientOptions } from "./client.ts";
+export { NydusApiError, type NydusApiErrorCode, type NydusApiErrorDetails } from "./errors.ts";
+export { answerBytesMax, callTimeoutDefaultMs, requestBytesMax } from "./limits.ts";
+export {
+  type BackendMetricsAnswer,
+  type BlobcacheMetricsAnswer,
+  backendMetricsSchema,
+  blobcacheMetricsSchema,
+  type DaemonInfo,
+  type DaemonState,
+  daemonConfigureSchema,
+  daemonInfoSchema,
+  daemonStates,
+  type EventsAnswer,
+  errorBodySchema,
+  eventsSchema,
+  type FsMetricsAnswer,
+  fileOperations,
+  fsMetricsSchema,
+  type InflightAnswer,
+  inflightSchema,
+  type MountedBackend,
+  type MountRequest,
+  mountedBackendSchema,
+  mountRequestSchema,
+  type RafsInfo,
+  type RuntimeConfig,
+  rafsInfoSchema,
+  runtimeConfigSchema,
+} from "./schemas.ts";
+export type { CallOptions } from "./transport.ts";
