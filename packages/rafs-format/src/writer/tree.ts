@@ -1,0 +1,176 @@
+/**
+ * The tree a bootstrap is written from. Names, xattr names and link targets are byte strings: a `string` here holds one byte per
+ * code unit (latin1), so that `<` on names is the byte order which the format demands, and nothing is lost for names that are not UTF-8.
+ */
+
+/** A blob as a row of the blob table. Field meanings: spec/rafs.md, section 2.5. Its index is its position in the list it is written from. */
+export interface BlobEntry {
+  id: string;
+  chunkSize: number;
+  chunkCount: number;
+  compressor: number;
+  digester: number;
+  features: number;
+  compressedSize: number;
+  uncompressedSize: number;
+  ciCompressor: number;
+  ciOffset: number;
+  ciCompressedSize: number;
+  ciUncompressedSize: number;
+  tocSize: number;
+  tocDigest: Uint8Array;
+  metaDigest: Uint8Array;
+  metaSize: number;
+  cipher: number;
+  cipherIv: Uint8Array;
+}
+
+/** A chunk of a blob. Files that share it hold the same object, so what the ordered writer fills in later is seen by all of them. */
+export interface StoredChunk {
+  readonly digest: Uint8Array;
+  blob: BlobEntry;
+  index: number;
+  flags: number;
+  compressedOffset: number;
+  compressedSize: number;
+  uncompressedOffset: number;
+  uncompressedSize: number;
+  crc32: number;
+}
+
+export const S_IFMT = 0o170000;
+export const S_IFSOCK = 0o140000;
+export const S_IFLNK = 0o120000;
+export const S_IFREG = 0o100000;
+export const S_IFBLK = 0o060000;
+export const S_IFDIR = 0o040000;
+export const S_IFCHR = 0o020000;
+export const S_IFIFO = 0o010000;
+
+/** Names of one inode share a link: that is what makes them hardlinks. */
+export interface HardlinkIdentity {
+  readonly hardlink: true;
+}
+
+/** What a source knows about an inode. */
+export interface NodeAttributes {
+  mode: number;
+  uid: number;
+  gid: number;
+  size: number;
+  /** seconds, may be negative */
+  mtime: number;
+  mtimeNsec: number;
+  /** low 32 bits of the Linux dev_t; 0 for what is no device */
+  rdev: number;
+}
+
+/** One name in the tree. `ino`, `nlink` and the placement fields are set by `numberTree` and `placeTree`, anew for every bootstrap. */
+export class TreeNode {
+  name: string;
+  mode: number;
+  uid: number;
+  gid: number;
+  size: number;
+  mtime: number;
+  mtimeNsec: number;
+  rdev: number;
+  /** target of a symbolic link */
+  target: Uint8Array | undefined = undefined;
+  xattrs: Map<string, Uint8Array> | undefined = undefined;
+  chunks: StoredChunk[] = [];
+  readonly children: Map<string, TreeNode> | undefined;
+  link: HardlinkIdentity | undefined = undefined;
+
+  /** builder's inode number: position in numbering order, or that of the first name of a hardlinked inode */
+  ino = 0;
+  nlink = 1;
+  sorted: TreeNode[] = [];
+  offset = 0;
+  dataOffset = 0;
+  inline = false;
+  /** offset of the bootstrap's inode area; together with `offset` it gives the nid */
+  nid = 0;
+
+  constructor(name: string, attributes: NodeAttributes) {
+    this.name = name;
+    this.mode = attributes.mode;
+    this.uid = attributes.uid;
+    this.gid = attributes.gid;
+    this.size = attributes.size;
+    this.mtime = attributes.mtime;
+    this.mtimeNsec = attributes.mtimeNsec;
+    this.rdev = attributes.rdev;
+    this.children = this.isDirectory ? new Map() : undefined;
+  }
+
+  get type(): number {
+    return this.mode & S_IFMT;
+  }
+  get isDirectory(): boolean {
+    return this.type === S_IFDIR;
+  }
+  get isRegular(): boolean {
+    return this.type === S_IFREG;
+  }
+  get isSymlink(): boolean {
+    return this.type === S_IFLNK;
+  }
+  get isDevice(): boolean {
+    return this.type === S_IFCHR || this.type === S_IFBLK;
+  }
+}
+
+/** Calls `visit` for every directory: a directory before its subdirectories, these in byte order, depth first. Needs `numberTree` first. */
+export function forEachDirectory(root: TreeNode, visit: (directory: TreeNode, parent: TreeNode) => void): void {
+  const pending: Array<[TreeNode, TreeNode]> = [[root, root]];
+  for (let next = pending.pop(); next; next = pending.pop()) {
+    const [directory, parent] = next;
+    visit(directory, parent);
+    for (let i = directory.sorted.length - 1; i >= 0; i--) {
+      const child = directory.sorted[i];
+      if (child.isDirectory) pending.push([child, directory]);
+    }
+  }
+}
+
+function byName(a: TreeNode, b: TreeNode): number {
+  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0;
+}
+
+/**
+ * Numbers the tree: siblings get consecutive numbers, then each subdirectory in turn, depth first. Link counts come from the names inside
+ * the tree, never from the source. Returns all nodes in numbering order, the root first.
+ * Source: spec/nydus-image.md, section 9.1
+ */
+export function numberTree(root: TreeNode): TreeNode[] {
+  const names = new Map<HardlinkIdentity, TreeNode[]>();
+  const order: TreeNode[] = [root];
+  root.ino = 1;
+  const pending: TreeNode[] = [root];
+  for (let directory = pending.pop(); directory; directory = pending.pop()) {
+    directory.sorted = [...directory.children!.values()].sort(byName);
+    const subdirectories: TreeNode[] = [];
+    for (const child of directory.sorted) {
+      order.push(child);
+      child.ino = order.length;
+      child.nlink = 1;
+      if (child.isDirectory) subdirectories.push(child);
+      else if (child.link) joinLink(names, child);
+    }
+    directory.nlink = 2 + subdirectories.length;
+    for (let i = subdirectories.length - 1; i >= 0; i--) pending.push(subdirectories[i]);
+  }
+  return order;
+}
+
+function joinLink(names: Map<HardlinkIdentity, TreeNode[]>, node: TreeNode): void {
+  const same = names.get(node.link!);
+  if (!same) {
+    names.set(node.link!, [node]);
+    return;
+  }
+  same.push(node);
+  node.ino = same[0].ino;
+  for (const name of same) name.nlink = same.length;
+}
