@@ -1,3 +1,5 @@
+export { type Containerd, type ContainerdOptions, type CtrOptions, startContainerd } from "./containerd.ts";
+export { type ContainerOptions, type CriAuth, CriClient, containerStates, type ExecResult, type PodConfig } from "./cri.ts";
 export {
   type DamagedCase,
   damagedCases,
@@ -10,6 +12,20 @@ export {
   readListing,
 } from "./golden.ts";
 export {
+  busyboxImage,
+  busyboxRoot,
+  type Descriptor,
+  debianPythonImage,
+  digestFile,
+  gzipLayer,
+  type ImageConfig,
+  imageFromDirectory,
+  type Layer,
+  pushLayout,
+  writeLayout,
+} from "./images.ts";
+export { limits } from "./limits.ts";
+export {
   type CompareOptions,
   compareListings,
   type EntryType,
@@ -20,3 +36,7 @@ export {
   listTree,
   parseListing,
 } from "./listing.ts";
+export { createNetwork, type Network, type NetworkOptions } from "./network.ts";
+export { type Program, type ProgramOptions, type RunOptions, type RunResult, run, startProgram, until } from "./process.ts";
+export { freePort, type Registry, type RegistryOptions, type RegistryRequest, startRegistry } from "./registry.ts";
+export { mountsUnder, processesOf, sweep, Workspace } from "./workspace.ts";
