@@ -1,3 +1,7 @@
+export { type BlobRecord, effectiveBlobId, hasBlobMeta, hasFeature, metaBlobId } from "./blob-record.ts";
+export type { Bootstrap, ChunkRecord, DirectoryEntry, FileChunk, Inode, WalkEntry } from "./bootstrap.ts";
+export { BootstrapV6 } from "./bootstrap-v6.ts";
+export { readChunkRecord } from "./chunk-table.ts";
 export {
   blobFeatures,
   type Cipher,
@@ -33,6 +37,7 @@ export {
   tocFlags,
   xattrPrefixes,
 } from "./constants.ts";
+export { RafsV6Cursor } from "./cursor-v6.ts";
 export { RafsError, type RafsErrorCode } from "./errors.ts";
 export { type Field, type FieldType, type Layout, layout } from "./layout.ts";
 export {
@@ -46,6 +51,7 @@ export {
   nameBytesMax,
   symlinkBytesMax,
 } from "./limits.ts";
+export { openBootstrap } from "./open-bootstrap.ts";
 export {
   BATCH_CONTEXT,
   CHUNK_INFO_V1,
@@ -70,3 +76,4 @@ export {
   XATTR_ENTRY,
   XATTR_HEADER,
 } from "./records/v6.ts";
+export { isBootstrapV6, type SuperblockV6 } from "./superblock-v6.ts";

@@ -2,13 +2,14 @@
  * Where inodes and directory data lie in a v6 bootstrap. Inodes that end in a short tail keep it beside them in one block ("inline"),
  * and the free end of a block is remembered and used again, first come first served. Source: spec/nydus-image.md, sections 9.3 and 9.4.
  */
+import { inodeSlotSize } from "../constants.ts";
+import { DIRENT, INODE_EXTENDED } from "../records/v6.ts";
 import { forEachDirectory, type TreeNode } from "./tree.ts";
 import { xattrAreaBytes } from "./xattrs.ts";
 
-const slotBytes = 32;
+const slotBytes = inodeSlotSize;
 /** Every inode is written in its extended form. Source: section 9.6 */
-export const inodeBytes = 64;
-const direntBytes = 12;
+export const inodeBytes = INODE_EXTENDED.recordSize;
 
 export function roundUp(value: number, unit: number): number {
   return Math.ceil(value / unit) * unit;
@@ -18,7 +19,7 @@ export function roundUp(value: number, unit: number): number {
 export function directoryBytes(directory: TreeNode, blockSize: number): number {
   let size = 0;
   for (const name of entryNames(directory)) {
-    const bytes = direntBytes + name.length;
+    const bytes = DIRENT.recordSize + name.length;
     if ((size % blockSize) + bytes > blockSize) size = roundUp(size, blockSize);
     size += bytes;
   }

@@ -1,3 +1,5 @@
+import { modeTypeMask, modeTypes } from "../constants.ts";
+
 /**
  * The tree a bootstrap is written from. Names, xattr names and link targets are byte strings: a `string` here holds one byte per
  * code unit (latin1), so that `<` on names is the byte order which the format demands, and nothing is lost for names that are not UTF-8.
@@ -37,15 +39,6 @@ export interface StoredChunk {
   uncompressedSize: number;
   crc32: number;
 }
-
-export const S_IFMT = 0o170000;
-export const S_IFSOCK = 0o140000;
-export const S_IFLNK = 0o120000;
-export const S_IFREG = 0o100000;
-export const S_IFBLK = 0o060000;
-export const S_IFDIR = 0o040000;
-export const S_IFCHR = 0o020000;
-export const S_IFIFO = 0o010000;
 
 /** Names of one inode share a link: that is what makes them hardlinks. */
 export interface HardlinkIdentity {
@@ -104,20 +97,18 @@ export class TreeNode {
     this.children = this.isDirectory ? new Map() : undefined;
   }
 
-  get type(): number {
-    return this.mode & S_IFMT;
-  }
   get isDirectory(): boolean {
-    return this.type === S_IFDIR;
+    return (this.mode & modeTypeMask) === modeTypes.dir;
   }
   get isRegular(): boolean {
-    return this.type === S_IFREG;
+    return (this.mode & modeTypeMask) === modeTypes.file;
   }
   get isSymlink(): boolean {
-    return this.type === S_IFLNK;
+    return (this.mode & modeTypeMask) === modeTypes.symlink;
   }
   get isDevice(): boolean {
-    return this.type === S_IFCHR || this.type === S_IFBLK;
+    const type = this.mode & modeTypeMask;
+    return type === modeTypes.char || type === modeTypes.block;
   }
 }
 

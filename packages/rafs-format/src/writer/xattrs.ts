@@ -1,65 +1,60 @@
 /** Extended attributes of a v6 inode, stored behind it. Source: spec/rafs.md, section 2.10 */
+import { xattrPrefixes } from "../constants.ts";
 import { RafsError } from "../errors.ts";
+import { XATTR_ENTRY, XATTR_HEADER } from "../records/v6.ts";
 
-const headerBytes = 12;
-const entryBytes = 4;
-
-/** EROFS name prefixes. Source: Linux fs/erofs/erofs_fs.h, EROFS_XATTR_INDEX_*. The two ACL names are whole names: nothing follows them. */
-const prefixes = [
-  { index: 1, prefix: "user.", whole: false },
-  { index: 2, prefix: "system.posix_acl_access", whole: true },
-  { index: 3, prefix: "system.posix_acl_default", whole: true },
-  { index: 4, prefix: "trusted.", whole: false },
-  { index: 6, prefix: "security.", whole: false },
-] as const;
+/** The ACL prefixes are whole names: nothing follows them. */
+const wholeNames = new Set(["system.posix_acl_access", "system.posix_acl_default"]);
 
 /** Prefix number and rest of an xattr name, or undefined if RAFS has no way to store that name. */
 export function splitXattrName(name: string): { index: number; suffix: string } | undefined {
-  for (const { index, prefix, whole } of prefixes) {
-    if (whole ? name === prefix : name.startsWith(prefix)) return { index, suffix: name.slice(prefix.length) };
+  for (const [index, prefix] of xattrPrefixes.entries()) {
+    if (prefix === undefined) continue;
+    if (wholeNames.has(prefix) ? name === prefix : name.startsWith(prefix)) return { index, suffix: name.slice(prefix.length) };
   }
   return undefined;
 }
 
-/** Bytes of the xattr area of an inode: 0 without xattrs. */
+/**
+ * Bytes of the xattr area of an inode: 0 without xattrs.
+ * @throws RafsError RAFS_XATTR: a name or value that the format can not hold
+ */
 export function xattrAreaBytes(xattrs: ReadonlyMap<string, Uint8Array> | undefined): number {
   if (!xattrs || xattrs.size === 0) return 0;
-  let bytes = headerBytes;
-  for (const [name, value] of xattrs) bytes += entrySpace(suffixOf(name).suffix.length, value.length);
+  let bytes = XATTR_HEADER.recordSize;
+  for (const [name, value] of xattrs) bytes += entryBytes(storedName(name, value).suffix.length, value.length);
   return bytes;
 }
 
-function entrySpace(suffixBytes: number, valueBytes: number): number {
-  return (entryBytes + suffixBytes + valueBytes + 3) & ~3;
+function entryBytes(suffixBytes: number, valueBytes: number): number {
+  return (XATTR_ENTRY.recordSize + suffixBytes + valueBytes + 3) & ~3;
 }
 
-function suffixOf(name: string): { index: number; suffix: string } {
+function storedName(name: string, value: Uint8Array): { index: number; suffix: string } {
   const split = splitXattrName(name);
-  if (!split)
+  if (!split) {
     throw new RafsError(
       "RAFS_XATTR",
-      `xattr name ${JSON.stringify(name)} can not be stored: RAFS knows user., trusted., security. and the two POSIX ACL names`,
+      `xattr ${JSON.stringify(name)}: RAFS stores only user., trusted., security. and the two POSIX ACL names`,
     );
+  }
+  if (split.suffix.length > 255 || value.length > 65535) {
+    throw new RafsError("RAFS_XATTR", `xattr ${JSON.stringify(name)}: at most 255 bytes of name and 65535 bytes of value can be stored`);
+  }
   return split;
 }
 
 /** Writes the area at `offset`, sorted by full name: the original's order is random, ours is the same for the same input. */
 export function writeXattrs(out: Buffer, offset: number, xattrs: ReadonlyMap<string, Uint8Array>): void {
-  let at = offset + headerBytes;
+  let at = offset + XATTR_HEADER.recordSize;
   for (const name of [...xattrs.keys()].sort()) {
-    const { index, suffix } = suffixOf(name);
     const value = xattrs.get(name)!;
-    if (suffix.length > 255 || value.length > 65535) {
-      throw new RafsError(
-        "RAFS_XATTR",
-        `xattr ${JSON.stringify(name)} is too big: at most 255 bytes of name and 65535 bytes of value can be stored`,
-      );
-    }
-    out[at] = suffix.length;
-    out[at + 1] = index;
-    out.writeUInt16LE(value.length, at + 2);
-    out.write(suffix, at + entryBytes, "latin1");
-    out.set(value, at + entryBytes + suffix.length);
-    at += entrySpace(suffix.length, value.length);
+    const { index, suffix } = storedName(name, value);
+    out[at + XATTR_ENTRY.nameLength] = suffix.length;
+    out[at + XATTR_ENTRY.prefix] = index;
+    out.writeUInt16LE(value.length, at + XATTR_ENTRY.valueSize);
+    out.write(suffix, at + XATTR_ENTRY.recordSize, "latin1");
+    out.set(value, at + XATTR_ENTRY.recordSize + suffix.length);
+    at += entryBytes(suffix.length, value.length);
   }
 }

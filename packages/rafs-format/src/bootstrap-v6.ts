@@ -1,0 +1,187 @@
+import type { BlobRecord } from "./blob-record.ts";
+import type { Bootstrap, ChunkRecord, DirectoryEntry, FileChunk, Inode, WalkEntry } from "./bootstrap.ts";
+import { viewOf } from "./bytes.ts";
+import { ChunkRecordIndex, readChunkRecord } from "./chunk-table.ts";
+import { direntTypes, type FileType } from "./constants.ts";
+import { RafsV6Cursor } from "./cursor-v6.ts";
+import { RafsError } from "./errors.ts";
+import { fileTypeOf } from "./file-type.ts";
+import { CHUNK_RECORD } from "./records/blob.ts";
+import { resolvePath, walkTree } from "./walk.ts";
+
+const dot = new Uint8Array([0x2e]);
+const dotDot = new Uint8Array([0x2e, 0x2e]);
+
+/**
+ * A v6 bootstrap as objects, for tools; the daemon's readers use `RafsV6Cursor` itself. Both read through the same cursor code, so
+ * they refuse the same bytes. Not for concurrent use from inside its own generators' consumers in other threads: one object, one thread.
+ */
+export class BootstrapV6 implements Bootstrap {
+  readonly version = 6;
+  readonly chunkSize: number;
+  readonly blockSize: number;
+  readonly flags: bigint;
+  readonly rootNid: number;
+  readonly inodeCount: number;
+  readonly blobs: readonly BlobRecord[];
+  readonly prefetchNids: readonly number[];
+  readonly #cursor: RafsV6Cursor;
+  readonly #bytes: Uint8Array;
+  #records: ChunkRecordIndex | undefined;
+
+  constructor(bytes: Uint8Array) {
+    const cursor = new RafsV6Cursor(bytes);
+    this.#cursor = cursor;
+    this.#bytes = bytes;
+    this.chunkSize = cursor.chunkSize;
+    this.blockSize = cursor.blockSize;
+    this.flags = cursor.superblock.flags;
+    this.rootNid = cursor.rootNid;
+    this.inodeCount = cursor.superblock.inodeCount;
+    this.blobs = cursor.blobs;
+    this.prefetchNids = readPrefetchTable(bytes, cursor.superblock.prefetchTable);
+  }
+
+  inode(nid: number): Inode {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    return {
+      nid,
+      type: fileTypeOf(cursor.mode),
+      mode: cursor.mode,
+      uid: cursor.uid,
+      gid: cursor.gid,
+      size: cursor.size,
+      nlink: cursor.nlink,
+      ino: cursor.ino,
+      mtime: (BigInt(cursor.mtimeHi | 0) << 32n) | BigInt(cursor.mtimeLo),
+      mtimeNsec: cursor.mtimeNsec,
+      rdev: cursor.rdev,
+    };
+  }
+
+  lookup(dirNid: number, name: Uint8Array): number | undefined {
+    const nid = this.#cursor.find(dirNid, name, 0, name.length);
+    return nid === 0 ? undefined : nid;
+  }
+
+  *readDir(nid: number): Generator<DirectoryEntry, void> {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    if (fileTypeOf(cursor.mode) !== "dir") throw new RafsError("RAFS_DIRECTORY", `inode ${nid} is no directory`);
+    const blocks = cursor.blockCount;
+    for (let block = 0; block < blocks; block++) {
+      // The cursor is shared with whoever runs between two `next` calls, so a block is taken out whole.
+      cursor.load(nid);
+      yield* this.#blockEntries(block);
+    }
+  }
+
+  readLink(nid: number): Uint8Array {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    if (fileTypeOf(cursor.mode) !== "symlink") throw new RafsError("RAFS_SYMLINK", `inode ${nid} is no symlink`);
+    const target = new Uint8Array(cursor.size);
+    for (let block = 0; block < cursor.blockCount; block++) {
+      const at = cursor.blockOffset(block);
+      target.set(this.#bytes.subarray(at, at + cursor.blockBytes(block)), block * this.blockSize);
+    }
+    if (target.includes(0)) throw new RafsError("RAFS_SYMLINK", `inode ${nid}: NUL in the target`);
+    return target;
+  }
+
+  xattrs(nid: number): Map<string, Uint8Array> {
+    const cursor = this.#cursor;
+    const found = new Map<string, Uint8Array>();
+    cursor.load(nid);
+    while (cursor.nextXattr()) {
+      const suffix = this.#bytes.subarray(cursor.xattrSuffixStart, cursor.xattrSuffixEnd);
+      const name = Buffer.concat([cursor.xattrPrefixBytes, suffix]).toString("latin1");
+      if (found.has(name) || name.includes("\0"))
+        throw new RafsError("RAFS_XATTR", `inode ${nid}: xattr name ${JSON.stringify(name)} twice or with NUL`);
+      found.set(name, this.#bytes.subarray(cursor.xattrValueStart, cursor.xattrValueEnd));
+    }
+    return found;
+  }
+
+  *chunksOf(nid: number): Generator<FileChunk, void> {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    const { chunkCount, size } = cursor;
+    for (let index = 0; index < chunkCount; index++) {
+      if (cursor.nid !== nid) cursor.load(nid);
+      cursor.chunk(index);
+      const fileOffset = index * this.chunkSize;
+      yield {
+        fileOffset,
+        length: Math.min(this.chunkSize, size - fileOffset),
+        blobIndex: cursor.chunkBlob,
+        chunkIndex: cursor.chunkIndex,
+        uncompressedOffset: cursor.chunkBlock * this.blockSize,
+      };
+    }
+  }
+
+  walk(): Generator<WalkEntry, void> {
+    return walkTree(this, (nid, parent) => {
+      if (this.lookup(nid, dot) !== nid) throw new RafsError("RAFS_DIRECTORY", `directory ${nid}: "." does not name it`);
+      if (this.lookup(nid, dotDot) !== parent)
+        throw new RafsError("RAFS_DIRECTORY", `directory ${nid}: ".." does not name its parent ${parent}`);
+    });
+  }
+
+  resolve(path: string | Uint8Array): number | undefined {
+    return resolvePath(this, path);
+  }
+
+  chunkRecord(chunk: {
+    readonly blobIndex: number;
+    readonly chunkIndex: number;
+    readonly uncompressedOffset: number;
+  }): ChunkRecord | undefined {
+    return this.#index().find(chunk.blobIndex, chunk.chunkIndex, chunk.uncompressedOffset);
+  }
+
+  *chunkRecords(): Generator<ChunkRecord, void> {
+    const { offset, size } = this.#cursor.superblock.chunkTable;
+    for (let at = offset; at < offset + size; at += CHUNK_RECORD.recordSize) yield readChunkRecord(this.#bytes, at);
+  }
+
+  chunkDigests(blobIndex: number): (chunkIndex: number) => Uint8Array | undefined {
+    const index = this.#index();
+    return (chunkIndex) => index.digest(blobIndex, chunkIndex);
+  }
+
+  #index(): ChunkRecordIndex {
+    const { offset, size } = this.#cursor.superblock.chunkTable;
+    this.#records ??= new ChunkRecordIndex(
+      this.#bytes,
+      size / CHUNK_RECORD.recordSize,
+      (record) => offset + record * CHUNK_RECORD.recordSize,
+      this.blobs.map((blob) => blob.chunkCount),
+    );
+    return this.#records;
+  }
+
+  #blockEntries(block: number): DirectoryEntry[] {
+    const cursor = this.#cursor;
+    const entries: DirectoryEntry[] = [];
+    cursor.openBlock(block);
+    for (let at = 0; at < cursor.entryCount; at++) {
+      cursor.entry(at);
+      const name = this.#bytes.subarray(cursor.entryNameStart, cursor.entryNameEnd);
+      const type = direntTypes[cursor.entryType];
+      if (type === undefined || type === "unknown")
+        throw new RafsError("RAFS_DIRECTORY", `entry ${at} has unknown type ${cursor.entryType}`);
+      if (!isDot(name)) entries.push({ name, nid: cursor.entryNid, type: type as FileType });
+    }
+    return entries;
+  }
+}
+
+const isDot = (name: Uint8Array): boolean => name[0] === 0x2e && (name.length === 1 || (name.length === 2 && name[1] === 0x2e));
+
+function readPrefetchTable(bytes: Uint8Array, table: { readonly offset: number; readonly size: number }): number[] {
+  const view = viewOf(bytes);
+  return Array.from({ length: table.size / 4 }, (_, index) => view.getUint32(table.offset + index * 4, true));
+}

@@ -1,0 +1,113 @@
+/** What follows the chunks of a blob: chunk info records, their header, tar headers, table of contents. Source: spec/rafs.md, sections 5 and 6 */
+import assert from "node:assert/strict";
+import { chunkFlags, chunkInfoV2Flags, metaMagic } from "../constants.ts";
+import { RafsError } from "../errors.ts";
+import { CHUNK_INFO_V1, CHUNK_INFO_V2, META_HEADER, TAR_HEADER, TOC_ENTRY } from "../records/blob.ts";
+import type { StoredChunk } from "./tree.ts";
+
+/** Chunk info array of a blob without batches or contexts; record i belongs to chunk index i. */
+export function writeChunkInfo(chunks: readonly StoredChunk[], options: { version: 1 | 2 }): Buffer {
+  const recordSize = options.version === 1 ? CHUNK_INFO_V1.recordSize : CHUNK_INFO_V2.recordSize;
+  const out = Buffer.alloc(chunks.length * recordSize);
+  for (const [i, chunk] of chunks.entries()) {
+    assert.equal(chunk.index, i, "chunks come in index order");
+    assert.equal(chunk.uncompressedOffset % 4096, 0, "chunks of v6 are aligned");
+    if (options.version === 1) writeV1(out, i * recordSize, chunk);
+    else writeV2(out, i * recordSize, chunk);
+  }
+  return out;
+}
+
+function writeV1(out: Buffer, at: number, chunk: StoredChunk): void {
+  const uncompressed = BigInt(chunk.uncompressedSize - 1);
+  const compressed = BigInt(chunk.compressedSize - 1);
+  out.writeBigUInt64LE(
+    BigInt(chunk.uncompressedOffset) | ((uncompressed >> 20n) << 8n) | ((uncompressed & 0xfffffn) << 44n),
+    at + CHUNK_INFO_V1.uncompressed,
+  );
+  out.writeBigUInt64LE(
+    BigInt(chunk.compressedOffset) | ((compressed >> 20n) << 40n) | ((compressed & 0xfffffn) << 44n),
+    at + CHUNK_INFO_V1.compressed,
+  );
+}
+
+function writeV2(out: Buffer, at: number, chunk: StoredChunk): void {
+  if (chunk.compressedSize >= 2 ** 24) {
+    throw new RafsError(
+      "RAFS_CHUNK",
+      `chunk ${chunk.index} is stored in ${chunk.compressedSize} bytes: V2 chunk info holds less than 2^24; use a smaller chunk size`,
+    );
+  }
+  let flags = 0;
+  if (chunk.flags & chunkFlags.compressed) flags |= chunkInfoV2Flags.compressed;
+  if (chunk.flags & chunkFlags.encrypted) flags |= chunkInfoV2Flags.encrypted;
+  if (chunk.flags & chunkFlags.crc32) flags |= chunkInfoV2Flags.crc32;
+  out.writeBigUInt64LE(
+    BigInt(chunk.uncompressedOffset / 4096) | (BigInt(chunk.uncompressedSize - 1) << 32n) | (BigInt(flags) << 56n),
+    at + CHUNK_INFO_V2.uncompressed,
+  );
+  out.writeBigUInt64LE(BigInt(chunk.compressedOffset) | (BigInt(chunk.compressedSize) << 40n), at + CHUNK_INFO_V2.compressed);
+  out.writeBigUInt64LE(BigInt(chunk.flags & chunkFlags.crc32 ? chunk.crc32 : 0), at + CHUNK_INFO_V2.data);
+}
+
+export interface MetaHeader {
+  features: number;
+  ciCompressor: number;
+  ciEntries: number;
+  ciOffset: number;
+  ciCompressedSize: number;
+  ciUncompressedSize: number;
+}
+
+/** Header of the blob meta, which follows the chunk info array. */
+export function writeMetaHeader(values: MetaHeader): Buffer {
+  const out = Buffer.alloc(META_HEADER.recordSize);
+  out.writeUInt32LE(metaMagic, META_HEADER.magic);
+  out.writeUInt32LE(values.features, META_HEADER.features);
+  out.writeUInt32LE(values.ciCompressor, META_HEADER.ciCompressor);
+  out.writeUInt32LE(values.ciEntries, META_HEADER.ciEntries);
+  out.writeBigUInt64LE(BigInt(values.ciOffset), META_HEADER.ciOffset);
+  out.writeBigUInt64LE(BigInt(values.ciCompressedSize), META_HEADER.ciCompressedSize);
+  out.writeBigUInt64LE(BigInt(values.ciUncompressedSize), META_HEADER.ciUncompressedSize);
+  out.writeUInt32LE(metaMagic, META_HEADER.magic2);
+  return out;
+}
+
+/** Tar header that follows a section of `size` bytes. Section 6.1: mode, uid and gid stay NUL, the magic is GNU's. */
+export function writeSectionHeader(name: string, size: number): Buffer {
+  const out = Buffer.alloc(TAR_HEADER.recordSize);
+  out.write(name, TAR_HEADER.name, "latin1");
+  out.write(size.toString(8).padStart(11, "0"), TAR_HEADER.size, "latin1");
+  out.write("00000000000", TAR_HEADER.mtime, "latin1");
+  out.write("0", TAR_HEADER.type, "latin1");
+  out.write("ustar  \0", TAR_HEADER.magic, "latin1");
+  out.fill(" ", TAR_HEADER.checksum, TAR_HEADER.checksum + 8, "latin1");
+  const sum = out.reduce((total, byte) => total + byte, 0);
+  out.write(sum.toString(8).padStart(7, "0") + "\0", TAR_HEADER.checksum, "latin1");
+  return out;
+}
+
+export interface TocSection {
+  flags: number;
+  name: string;
+  /** SHA-256 of the uncompressed section */
+  digest: Uint8Array;
+  offset: number;
+  compressedSize: number;
+  uncompressedSize: number;
+}
+
+/** Table of contents with its own tar header: the end of the blob. */
+export function writeToc(sections: readonly TocSection[], tocName: string): Buffer {
+  const out = Buffer.alloc(sections.length * TOC_ENTRY.recordSize);
+  for (const [i, section] of sections.entries()) {
+    const at = i * TOC_ENTRY.recordSize;
+    out.writeUInt32LE(section.flags, at + TOC_ENTRY.flags);
+    out.write(section.name, at + TOC_ENTRY.name, "latin1");
+    out.set(section.digest, at + TOC_ENTRY.digest);
+    out.writeBigUInt64LE(BigInt(section.offset), at + TOC_ENTRY.offset);
+    out.writeBigUInt64LE(BigInt(section.compressedSize), at + TOC_ENTRY.compressedSize);
+    out.writeBigUInt64LE(BigInt(section.uncompressedSize), at + TOC_ENTRY.uncompressedSize);
+  }
+  return Buffer.concat([out, writeSectionHeader(tocName, out.length)]);
+}

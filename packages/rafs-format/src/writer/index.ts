@@ -1,0 +1,13 @@
+export { type MetaHeader, type TocSection, writeChunkInfo, writeMetaHeader, writeSectionHeader, writeToc } from "./blob-tail.ts";
+export { type BootstrapOptions, writeBootstrap } from "./bootstrap.ts";
+export { directoryBytes, placeTree, roundUp } from "./placement.ts";
+export {
+  type BlobEntry,
+  forEachDirectory,
+  type HardlinkIdentity,
+  type NodeAttributes,
+  numberTree,
+  type StoredChunk,
+  TreeNode,
+} from "./tree.ts";
+export { splitXattrName, xattrAreaBytes } from "./xattrs.ts";
