@@ -10,7 +10,7 @@ const may = {
   builder: ["rafs-format"],
   nydusd: ["rafs-format", "mirror-config", "registry-client", "chunk-store", "linux", "fuse", "nydus-api"],
   nydusctl: ["nydus-api", "rafs-format"],
-  "nydus-image": ["builder", "rafs-format", "registry-client", "chunk-store"],
+  "nydus-image": ["builder", "rafs-format", "registry-client", "chunk-store", "linux"],
   snapshotter: ["rafs-format", "mirror-config", "registry-client", "chunk-store", "linux", "nydus-api"],
   testkit: ["rafs-format", "linux"],
 };
@@ -29,7 +29,7 @@ export default {
       comment: "Import the package's name; what is not in its exports is private.",
       severity: "error",
       from: { path: "^packages/([^/]+)/" },
-      to: { path: "^packages/([^/]+)/src/", pathNot: ["^packages/$1/", "/src/index\\.ts$", "/src/testing/index\\.ts$"] },
+      to: { path: "^packages/([^/]+)/src/", pathNot: ["^packages/$1/", "/src/index\\.ts$", "/src/(testing|writer)/index\\.ts$"] },
     },
   ],
   options: {

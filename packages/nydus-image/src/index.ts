@@ -1,1 +1,3 @@
-export {};
+export { NydusImageError, type NydusImageErrorCode } from "./errors.ts";
+export type { Io, Output } from "./io.ts";
+export { type ExitCode, main } from "./main.ts";

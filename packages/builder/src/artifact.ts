@@ -1,0 +1,133 @@
+/**
+ * Output files. What is there under the final name is whole: bytes go to a temporary name beside it, are synced, then renamed.
+ * A failed build leaves nothing behind.
+ */
+import { createHash, type Hash, randomBytes } from "node:crypto";
+import { constants } from "node:fs";
+import { type FileHandle, open, rename, stat, unlink } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { BuilderError } from "./errors.ts";
+import { writeBatchBytes } from "./limits.ts";
+
+/** Where an artifact goes: a file, or a directory in which its name is its id. */
+export type Destination = { file: string } | { directory: string };
+
+/** An output file being written, from its start to its end. */
+export class Artifact {
+  readonly #destination: Destination;
+  readonly #temporary: string;
+  readonly #handle: FileHandle;
+  readonly #direct: boolean;
+  readonly #hash: Hash = createHash("sha256");
+  #pending: Uint8Array[] = [];
+  #pendingBytes = 0;
+  #position = 0;
+  #done = false;
+
+  private constructor(destination: Destination, temporary: string, handle: FileHandle, direct: boolean) {
+    this.#destination = destination;
+    this.#temporary = temporary;
+    this.#handle = handle;
+    this.#direct = direct;
+  }
+
+  /** @throws BuilderError BUILD_OUTPUT */
+  static async create(destination: Destination): Promise<Artifact> {
+    const directory = "file" in destination ? dirname(destination.file) : destination.directory;
+    const name = "file" in destination ? basename(destination.file) : "blob";
+    try {
+      if ("file" in destination && (await isFifoOrDevice(destination.file))) {
+        return new Artifact(destination, destination.file, await open(destination.file, "w"), true);
+      }
+      const temporary = join(directory, `.${name}.${randomBytes(6).toString("hex")}.tmp`);
+      const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
+      return new Artifact(destination, temporary, await open(temporary, flags, 0o666), false);
+    } catch (cause) {
+      throw new BuilderError("BUILD_OUTPUT", `can not create output in ${directory}: ${(cause as Error).message}`, { cause });
+    }
+  }
+
+  /** Bytes written so far, those that still wait in memory included. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /** Appends. `hashed: false` keeps the bytes out of the running SHA-256, which the digest array of a blob asks for. */
+  async append(bytes: Uint8Array, options: { hashed: boolean } = { hashed: true }): Promise<void> {
+    if (bytes.length === 0) return;
+    if (options.hashed) this.#hash.update(bytes);
+    this.#pending.push(bytes);
+    this.#pendingBytes += bytes.length;
+    this.#position += bytes.length;
+    if (this.#pendingBytes >= writeBatchBytes) await this.#flush();
+  }
+
+  async #flush(): Promise<void> {
+    let parts = this.#pending;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    while (parts.length > 0) {
+      // writev(2) may write less than asked for, also on a full disk: the next call then says why.
+      let { bytesWritten } = await this.#handle.writev(parts);
+      while (parts.length > 0 && bytesWritten >= parts[0].length) {
+        bytesWritten -= parts[0].length;
+        parts = parts.slice(1);
+      }
+      if (bytesWritten > 0) parts[0] = parts[0].subarray(bytesWritten);
+    }
+  }
+
+  /** Hash of what was appended so far. */
+  digest(): Buffer {
+    return this.#hash.copy().digest();
+  }
+
+  /** Makes the artifact appear. In a directory its name is `id`; a file of that name that is there already is kept: equal name, equal bytes. */
+  async commit(id: string): Promise<string> {
+    const path = "file" in this.#destination ? this.#destination.file : join(this.#destination.directory, id);
+    try {
+      await this.#flush();
+      if (!this.#direct) await this.#handle.sync();
+      await this.#handle.close();
+      this.#done = true;
+      if (this.#direct) return path;
+      if ("directory" in this.#destination && (await exists(path))) await unlink(this.#temporary);
+      else await rename(this.#temporary, path);
+      return path;
+    } catch (cause) {
+      throw new BuilderError("BUILD_OUTPUT", `can not finish ${path}: ${(cause as Error).message}`, { cause });
+    }
+  }
+
+  /** Without a commit before it, the temporary file goes. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#done) return;
+    this.#done = true;
+    await this.#handle.close().catch(() => {});
+    if (!this.#direct) await unlink(this.#temporary).catch(() => {});
+  }
+}
+
+/** Writes a file whole: its name appears with all its bytes or not at all. */
+export async function writeFileWhole(path: string, bytes: Uint8Array): Promise<void> {
+  await writeWhole({ file: path }, bytes, "");
+}
+
+/** As `writeFileWhole`, for an artifact; returns its path. */
+export async function writeWhole(destination: Destination, bytes: Uint8Array, id: string): Promise<string> {
+  await using artifact = await Artifact.create(destination);
+  await artifact.append(bytes);
+  return await artifact.commit(id);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function isFifoOrDevice(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  return found !== undefined && (found.isFIFO() || found.isCharacterDevice());
+}

@@ -1,0 +1,326 @@
+/**
+ * Writes one data blob: chunks come in, equal ones are stored once, the rest is compressed in parallel and written in the order it came.
+ *
+ * Invariants: chunk indexes and uncompressed offsets are given when a chunk comes in, stored offsets when its turn to be written comes, so
+ * the bytes never depend on which compression finishes first. At most `bytesInFlightMax` bytes and `chunksInFlightMax` chunks wait.
+ * Source: spec/nydus-image.md, sections 7 and 8
+ */
+import { blobFeatures, chunkFlags, sectionNames, tocFlags } from "@nydus-ts/rafs-format";
+import {
+  type BlobEntry,
+  roundUp,
+  type StoredChunk,
+  type TocSection,
+  writeChunkInfo,
+  writeMetaHeader,
+  writeSectionHeader,
+  writeToc,
+} from "@nydus-ts/rafs-format/writer";
+import { Artifact, type Destination } from "./artifact.ts";
+import { type Compressor, compress, compressorNumbers, type Digester, digest, digesterNumbers, sha256 } from "./codecs.ts";
+import { crc32c } from "./crc32c.ts";
+import { BuilderError } from "./errors.ts";
+import { bytesInFlightMax, chunksInFlightMax, chunksPerBlobMax } from "./limits.ts";
+
+export interface BlobOptions {
+  destination: Destination;
+  compressor: Compressor;
+  digester: Digester;
+  chunkSize: number;
+  /** empty: the SHA-256 of what is written */
+  id: string;
+  /** recorded position of the first chunk, for blobs that will stand behind something else */
+  offset: number;
+  /** the bootstrap goes to the end of the blob */
+  inlineBootstrap: boolean;
+  /** a table of contents and the chunk digests go into the blob */
+  toc: boolean;
+  chunkInfoVersion: 1 | 2;
+}
+
+const alignment = 4096;
+/** Id in the blob table of a bootstrap that is inside the blob, whose id can not be known yet. */
+const placeholderId = "x".repeat(64);
+
+const tocFlagOf = { none: tocFlags.raw, lz4_block: tocFlags.lz4Block, zstd: tocFlags.zstd } as const satisfies Record<Compressor, number>;
+
+/** Chunks that are known already, by digest. Shared by the blobs of one build. */
+export class ChunkDictionary {
+  readonly #chunks = new Map<string, StoredChunk>();
+
+  /** A chunk of this digest, unless its size is another one. */
+  find(key: string, uncompressedSize: number): StoredChunk | undefined {
+    const chunk = this.#chunks.get(key);
+    return chunk && chunk.uncompressedSize === uncompressedSize ? chunk : undefined;
+  }
+
+  /** The first chunk of a digest stays. */
+  add(key: string, chunk: StoredChunk): void {
+    if (!this.#chunks.has(key)) this.#chunks.set(key, chunk);
+  }
+}
+
+export function chunkKey(chunkDigest: Uint8Array): string {
+  return Buffer.from(chunkDigest.buffer, chunkDigest.byteOffset, chunkDigest.length).toString("latin1");
+}
+
+/** What a finished blob is called, and where it is. */
+export interface FinishedBlob {
+  id: string;
+  path: string;
+  size: number;
+}
+
+export class BlobWriter implements AsyncDisposable {
+  /** the row of the blob table; undefined until a chunk was stored */
+  blob: BlobEntry | undefined;
+  /** bytes of data that came in and were found to be there already */
+  deduplicatedBytes = 0;
+  deduplicatedChunks = 0;
+  /** bytes of data that came in */
+  uncompressedBytes = 0;
+  /** plain chunk info array and header, in the form of the cache file `<id>.blob.meta`; set by `finishData` */
+  metaFile: Buffer | undefined;
+
+  readonly #options: BlobOptions;
+  readonly #dictionary: ChunkDictionary;
+  readonly #chunks: StoredChunk[] = [];
+  readonly #toc: TocSection[] = [];
+  #artifact: Artifact | undefined;
+  #uncompressedCursor = 0;
+  #storedBytes = 0;
+  #bytesInFlight = 0;
+  #chunksInFlight = 0;
+  #turn: Promise<void> = Promise.resolve();
+  #failure: unknown;
+  #wake: (() => void) | undefined;
+
+  constructor(options: BlobOptions, dictionary: ChunkDictionary) {
+    this.#options = options;
+    this.#dictionary = dictionary;
+  }
+
+  /**
+   * Takes one chunk; `data` must not be changed afterwards. Resolves as soon as the next chunk may come; stored offsets of the result are
+   * valid after `finishData`.
+   * @throws BuilderError BUILD_LIMIT, BUILD_OUTPUT
+   */
+  async add(data: Uint8Array): Promise<StoredChunk> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const { digester, compressor } = this.#options;
+    this.uncompressedBytes += data.length;
+    const chunkDigest = digest(data, digester);
+    const key = chunkKey(chunkDigest);
+    const known = this.#dictionary.find(key, data.length);
+    if (known) {
+      this.deduplicatedBytes += data.length;
+      this.deduplicatedChunks++;
+      return known;
+    }
+    const blob = this.#begin();
+    const index = blob.chunkCount++;
+    if (index >= chunksPerBlobMax)
+      throw new BuilderError("BUILD_LIMIT", `more than ${chunksPerBlobMax} chunks in one blob; use a larger chunk size`);
+    const chunk: StoredChunk = {
+      digest: chunkDigest,
+      blob,
+      index,
+      flags: chunkFlags.crc32,
+      compressedOffset: 0,
+      compressedSize: 0,
+      uncompressedOffset: this.#uncompressedCursor,
+      uncompressedSize: data.length,
+      crc32: crc32c(data),
+    };
+    this.#uncompressedCursor += roundUp(data.length, alignment);
+    blob.uncompressedSize = this.#uncompressedCursor;
+    this.#chunks.push(chunk);
+    this.#dictionary.add(key, chunk);
+    await this.#store(chunk, data, compressor);
+    return chunk;
+  }
+
+  #begin(): BlobEntry {
+    if (this.blob) return this.blob;
+    const options = this.#options;
+    let features: number = blobFeatures.capTarToc | blobFeatures.aligned;
+    if (options.inlineBootstrap) features |= blobFeatures.inlinedFsMeta | blobFeatures.hasTarHeader;
+    if (options.toc) features |= blobFeatures.hasToc | blobFeatures.hasTarHeader | blobFeatures.inlinedChunkDigest;
+    if (options.chunkInfoVersion === 2) features |= blobFeatures.chunkInfoV2;
+    this.blob = {
+      id: options.id,
+      chunkSize: options.chunkSize,
+      chunkCount: 0,
+      compressor: compressorNumbers[options.compressor],
+      digester: digesterNumbers[options.digester],
+      features: features >>> 0,
+      compressedSize: 0,
+      uncompressedSize: 0,
+      ciCompressor: 0,
+      ciOffset: 0,
+      ciCompressedSize: 0,
+      ciUncompressedSize: 0,
+      tocSize: 0,
+      tocDigest: new Uint8Array(32),
+      metaDigest: new Uint8Array(32),
+      metaSize: 0,
+      cipher: 0,
+      cipherIv: new Uint8Array(16),
+    };
+    return this.blob;
+  }
+
+  /** Starts compression now, puts the write behind all earlier ones, and waits only if too much is in flight. */
+  async #store(chunk: StoredChunk, data: Uint8Array, compressor: Compressor): Promise<void> {
+    this.#bytesInFlight += data.length;
+    this.#chunksInFlight++;
+    const compressed = compress(data, compressor);
+    compressed.catch(() => {}); // told to whoever waits for the turn below
+    this.#turn = this.#turn.then(async () => {
+      if (this.#failure !== undefined) return;
+      try {
+        const result = await compressed;
+        chunk.compressedOffset = this.#options.offset + this.#storedBytes;
+        chunk.compressedSize = result.bytes.length;
+        if (result.compressed) chunk.flags |= chunkFlags.compressed;
+        this.#storedBytes += result.bytes.length;
+        await (await this.#output()).append(result.bytes);
+      } catch (failure) {
+        this.#failure = failure;
+      } finally {
+        this.#bytesInFlight -= data.length;
+        this.#chunksInFlight--;
+        this.#wake?.();
+      }
+    });
+    while (this.#failure === undefined && (this.#bytesInFlight > bytesInFlightMax || this.#chunksInFlight > chunksInFlightMax)) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      this.#wake = undefined;
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  async #output(): Promise<Artifact> {
+    this.#artifact ??= await Artifact.create(this.#options.destination);
+    return this.#artifact;
+  }
+
+  /** Waits for all chunks and writes the sections that describe them. Afterwards only a bootstrap and the table of contents can follow. */
+  async finishData(): Promise<void> {
+    await this.#turn;
+    if (this.#failure !== undefined) throw this.#failure;
+    if (!this.blob) return;
+    const { inlineBootstrap, toc } = this.#options;
+    const artifact = await this.#output();
+    if (inlineBootstrap || toc) await artifact.append(writeSectionHeader(sectionNames.data, this.#storedBytes));
+    if (toc) {
+      this.#toc.push({
+        flags: tocFlags.raw,
+        name: sectionNames.data,
+        digest: artifact.digest(),
+        offset: this.#options.offset,
+        compressedSize: this.#storedBytes,
+        uncompressedSize: this.blob.uncompressedSize,
+      });
+    }
+    await this.#writeMeta(this.blob, artifact);
+    // An inlined bootstrap can not know the blob's final size: it records what stands before it. Source: section 8.4
+    this.blob.compressedSize = artifact.position;
+    if (inlineBootstrap) this.blob.id = placeholderId;
+  }
+
+  async #writeMeta(blob: BlobEntry, artifact: Artifact): Promise<void> {
+    const { inlineBootstrap, toc, compressor } = this.#options;
+    const plain = writeChunkInfo(this.#chunks, { version: this.#options.chunkInfoVersion });
+    const stored = await compress(plain, compressor);
+    const usedCompressor = stored.compressed ? compressor : "none";
+    blob.ciCompressor = compressorNumbers[usedCompressor];
+    blob.ciOffset = artifact.position;
+    blob.ciCompressedSize = stored.bytes.length;
+    blob.ciUncompressedSize = plain.length;
+    const header = writeMetaHeader({ ...blob, ciEntries: this.#chunks.length });
+    await artifact.append(stored.bytes);
+    await artifact.append(header);
+    this.metaFile = Buffer.concat([plain, Buffer.alloc(roundUp(plain.length, alignment) - plain.length), header]);
+    if (inlineBootstrap || toc) await artifact.append(writeSectionHeader(sectionNames.meta, stored.bytes.length + header.length));
+    if (!toc) return;
+    this.#toc.push(
+      {
+        flags: tocFlagOf[usedCompressor],
+        name: sectionNames.meta,
+        digest: sha256(plain),
+        offset: blob.ciOffset,
+        compressedSize: stored.bytes.length,
+        uncompressedSize: plain.length,
+      },
+      {
+        flags: tocFlags.raw,
+        name: sectionNames.metaHeader,
+        digest: sha256(header),
+        offset: blob.ciOffset + stored.bytes.length,
+        compressedSize: header.length,
+        uncompressedSize: header.length,
+      },
+    );
+    const digests = Buffer.concat(this.#chunks.map((chunk) => chunk.digest));
+    this.#toc.push({
+      flags: tocFlags.raw,
+      name: sectionNames.digests,
+      digest: sha256(digests),
+      offset: artifact.position,
+      compressedSize: digests.length,
+      uncompressedSize: digests.length,
+    });
+    // The original leaves these bytes out of the hash that becomes the id of a blob without inlined bootstrap. Source: section 8.2
+    await artifact.append(digests, { hashed: inlineBootstrap });
+    await artifact.append(writeSectionHeader(sectionNames.digests, digests.length));
+  }
+
+  /** Puts the bootstrap of this image at the end of the blob. */
+  async appendBootstrap(bootstrap: Buffer): Promise<void> {
+    const artifact = await this.#output();
+    const stored = await compress(bootstrap, this.#options.toc ? "zstd" : "none");
+    const offset = artifact.position;
+    await artifact.append(stored.bytes);
+    await artifact.append(writeSectionHeader(sectionNames.bootstrap, stored.bytes.length));
+    if (!this.#options.toc) return;
+    this.#toc.push({
+      flags: stored.compressed ? tocFlags.zstd : tocFlags.raw,
+      name: sectionNames.bootstrap,
+      digest: sha256(bootstrap),
+      offset,
+      compressedSize: stored.bytes.length,
+      uncompressedSize: bootstrap.length,
+    });
+  }
+
+  /** Writes the table of contents and makes the blob appear under its name. Undefined if there was nothing to store. */
+  async commit(): Promise<FinishedBlob | undefined> {
+    if (!this.#artifact) return undefined;
+    const artifact = this.#artifact;
+    if (this.#options.toc) {
+      const toc = writeToc(this.#toc, sectionNames.toc);
+      await artifact.append(toc);
+      if (this.blob) {
+        this.blob.tocSize = toc.length;
+        this.blob.tocDigest = sha256(toc);
+      }
+    }
+    const size = artifact.position;
+    const id = this.#options.id || artifact.digest().toString("hex");
+    const path = await artifact.commit(id);
+    if (this.blob) {
+      this.blob.id = id;
+      this.blob.compressedSize = size;
+    }
+    return { id, path, size };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#failure ??= new BuilderError("BUILD_OUTPUT", "the build was given up");
+    await this.#turn;
+    await this.#artifact?.[Symbol.asyncDispose]();
+  }
+}

@@ -1,0 +1,157 @@
+/** Building one image from one source. Source: spec/nydus-image.md, sections 5.2 and 9 */
+import { type BlobEntry, numberTree, TreeNode, writeBootstrap } from "@nydus-ts/rafs-format/writer";
+import { type Destination, writeWhole } from "./artifact.ts";
+import { BlobWriter, ChunkDictionary, type FinishedBlob } from "./blob-writer.ts";
+import { type Compressor, compressorNumbers, type Digester, digesterNumbers, sha256 } from "./codecs.ts";
+import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
+import { scanDirectory, storeDirectoryFile, type XattrReader } from "./sources/directory.ts";
+import { readTarTree } from "./sources/tar.ts";
+import type { WhiteoutSpec } from "./whiteouts.ts";
+
+export type CreateSource =
+  | { kind: "directory"; path: string; readXattrs: XattrReader; whiteouts: WhiteoutSpec }
+  | { kind: "tar"; stream: AsyncIterable<Uint8Array> };
+
+export interface CreateOptions {
+  source: CreateSource;
+  blob: Destination;
+  /** absent: the bootstrap goes to the end of the blob */
+  bootstrap: Destination | undefined;
+  blobId: string;
+  blobOffset: number;
+  compressor: Compressor;
+  digester: Digester;
+  chunkSize: number;
+  chunkInfoVersion: 1 | 2;
+  toc: boolean;
+  explicitUidGid: boolean;
+  prefetch: { policy: PrefetchPolicy; patterns: readonly string[] };
+}
+
+export interface CreateResult {
+  root: TreeNode;
+  blobs: BlobEntry[];
+  /** undefined if there was no data and no inlined bootstrap */
+  blob: FinishedBlob | undefined;
+  bootstrap: Buffer;
+  bootstrapPath: string | undefined;
+  /** chunk info and header of the blob, plain, as the cache file `<id>.blob.meta` holds them */
+  metaFile: Buffer | undefined;
+  hasXattr: boolean;
+  statistics: { entryCount: number; uncompressedBytes: number; deduplicatedBytes: number; deduplicatedChunks: number };
+}
+
+/**
+ * Builds a RAFS v6 image. Equal source and options give equal bytes, on any number of cores. Nothing is left behind by a failed build.
+ * @throws BuilderError; RafsError for what the format can not hold
+ */
+export async function createImage(options: CreateOptions): Promise<CreateResult> {
+  await using writer = new BlobWriter(
+    {
+      destination: options.blob,
+      compressor: options.compressor,
+      digester: options.digester,
+      chunkSize: options.chunkSize,
+      id: options.blobId,
+      offset: options.blobOffset,
+      inlineBootstrap: options.bootstrap === undefined,
+      toc: options.toc,
+      chunkInfoVersion: options.chunkInfoVersion,
+    },
+    new ChunkDictionary(),
+  );
+  const { root, entryCount, order } = await readSource(options, writer);
+  await writer.finishData();
+  const blobs = writer.blob ? [writer.blob] : [];
+  const hasXattr = order.some((node) => node.xattrs !== undefined);
+  const prefetchNodes = options.prefetch.policy === "fs" ? matchPrefetch(root, order, options.prefetch.patterns).exact : [];
+  const write = () =>
+    writeBootstrap({
+      root,
+      nodeCount: order.length,
+      blobs,
+      chunkSize: options.chunkSize,
+      compressor: compressorNumbers[options.compressor],
+      digester: digesterNumbers[options.digester],
+      cipher: 0,
+      explicitUidGid: options.explicitUidGid,
+      hasXattr,
+      prefetch: prefetchNodes,
+    });
+  let bootstrap: Buffer;
+  let bootstrapPath: string | undefined;
+  let blob: FinishedBlob | undefined;
+  if (options.bootstrap === undefined) {
+    bootstrap = write();
+    await writer.appendBootstrap(bootstrap);
+    blob = await writer.commit();
+  } else {
+    blob = await writer.commit();
+    if (!blob && "file" in options.blob) await writeWhole(options.blob, new Uint8Array(0), "");
+    bootstrap = write();
+    bootstrapPath = await writeWhole(options.bootstrap, bootstrap, sha256(bootstrap).toString("hex"));
+  }
+  return {
+    root,
+    blobs,
+    blob,
+    bootstrap,
+    bootstrapPath,
+    metaFile: writer.metaFile,
+    hasXattr,
+    statistics: {
+      entryCount,
+      uncompressedBytes: writer.uncompressedBytes,
+      deduplicatedBytes: writer.deduplicatedBytes,
+      deduplicatedChunks: writer.deduplicatedChunks,
+    },
+  };
+}
+
+async function readSource(options: CreateOptions, writer: BlobWriter): Promise<{ root: TreeNode; order: TreeNode[]; entryCount: number }> {
+  const { source } = options;
+  if (source.kind === "tar") {
+    const { root, entryCount } = await readTarTree(
+      { stream: source.stream, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize },
+      writer,
+    );
+    return { root, entryCount, order: numberTree(root) };
+  }
+  const tree = await scanDirectory({
+    path: source.path,
+    readXattrs: source.readXattrs,
+    explicitUidGid: options.explicitUidGid,
+    dropWhiteouts: source.whiteouts,
+  });
+  const order = numberTree(tree.root);
+  const first = options.prefetch.policy === "none" ? new Set<TreeNode>() : matchPrefetch(tree.root, order, options.prefetch.patterns).files;
+  const stored = new Map<unknown, TreeNode>();
+  for (const node of [...first, ...order.filter((node) => !first.has(node))]) {
+    const path = tree.paths.get(node);
+    if (path === undefined) continue;
+    const same = node.link && stored.get(node.link);
+    // Names of one inode share its chunks, so its data is read once.
+    if (same) node.chunks = same.chunks;
+    else await storeDirectoryFile(node, path, options.chunkSize, writer);
+    if (node.link) stored.set(node.link, node);
+  }
+  return { root: tree.root, entryCount: tree.entryCount, order };
+}
+
+/** The second bootstrap that the original writes beside every one it builds from a directory: the tree of files kept in external blobs. */
+export function writeEmptyExternalBootstrap(options: CreateOptions, { root, hasXattr }: CreateResult): Buffer {
+  const bare = new TreeNode("", root);
+  bare.xattrs = root.xattrs;
+  return writeBootstrap({
+    root: bare,
+    nodeCount: numberTree(bare).length,
+    blobs: [],
+    chunkSize: options.chunkSize,
+    compressor: compressorNumbers[options.compressor],
+    digester: digesterNumbers[options.digester],
+    cipher: 0,
+    explicitUidGid: options.explicitUidGid,
+    hasXattr,
+    prefetch: [],
+  });
+}

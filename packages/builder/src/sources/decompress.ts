@@ -1,0 +1,63 @@
+/** Plain bytes of a layer, whatever it is compressed with: told by its first bytes, never by a name or a media type. */
+import { pipeline, Readable } from "node:stream";
+import { createGunzip, createZstdDecompress } from "node:zlib";
+import { BuilderError } from "../errors.ts";
+
+export type LayerCompression = "none" | "gzip" | "zstd";
+
+/** Output pieces of this many bytes: with the default of 16 KiB the hand-over costs more than the inflating. */
+const pieceBytes = 256 * 1024;
+
+export function detectCompression(head: Uint8Array): LayerCompression {
+  if (head[0] === 0x1f && head[1] === 0x8b && head[2] === 0x08) return "gzip";
+  if (head[0] === 0x28 && head[1] === 0xb5 && head[2] === 0x2f && head[3] === 0xfd) return "zstd";
+  return "none";
+}
+
+/**
+ * Decompresses while reading. Closing the result closes `source`.
+ * @throws BuilderError BUILD_TAR, when a compressed stream is damaged or ends early
+ */
+export async function* decompressLayer(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
+  const iterator = source[Symbol.asyncIterator]();
+  try {
+    const first: Uint8Array[] = [];
+    let head: Uint8Array = new Uint8Array(0);
+    while (head.length < 4) {
+      const next = await iterator.next();
+      if (next.done) break;
+      first.push(next.value);
+      head = Buffer.concat(first);
+    }
+    const rest = { [Symbol.asyncIterator]: () => iterator };
+    const compression = detectCompression(head);
+    if (compression === "none") {
+      if (head.length > 0) yield head;
+      yield* rest;
+      return;
+    }
+    const decoder = compression === "gzip" ? createGunzip({ chunkSize: pieceBytes }) : createZstdDecompress({ chunkSize: pieceBytes });
+    const input = Readable.from(prepend(head, rest), { objectMode: false, highWaterMark: pieceBytes });
+    let sourceFailure: unknown;
+    input.on("error", (failure) => {
+      sourceFailure = failure;
+    });
+    pipeline(input, decoder, () => {});
+    try {
+      yield* decoder as AsyncIterable<Uint8Array>;
+    } catch (failure) {
+      if (sourceFailure !== undefined) throw sourceFailure;
+      throw new BuilderError("BUILD_TAR", `the ${compression} stream is damaged: ${(failure as Error).message}`, { cause: failure });
+    } finally {
+      decoder.destroy();
+      input.destroy();
+    }
+  } finally {
+    await iterator.return?.();
+  }
+}
+
+async function* prepend(head: Uint8Array, rest: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  yield head;
+  yield* rest;
+}

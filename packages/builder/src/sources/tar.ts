@@ -1,0 +1,192 @@
+/** A tar stream as the source of an image: data of each file is stored as it comes by. Source: spec/nydus-image.md, section 6.3 */
+import { modeTypes } from "@nydus-ts/rafs-format";
+import { TreeNode } from "@nydus-ts/rafs-format/writer";
+import type { BlobWriter } from "../blob-writer.ts";
+import { BuilderError } from "../errors.ts";
+import { linkTargetBytesMax, nameBytesMax, pathDepthMax } from "../limits.ts";
+import { ByteStream } from "./byte-stream.ts";
+import { decompressLayer } from "./decompress.ts";
+import { checkXattrs, printable } from "./directory.ts";
+import { readTar, type TarKind, type TarMember } from "./tar-reader.ts";
+
+export interface TarOptions {
+  /** the archive; gzip and zstd are recognised */
+  stream: AsyncIterable<Uint8Array>;
+  explicitUidGid: boolean;
+  chunkSize: number;
+}
+
+export interface TarTree {
+  root: TreeNode;
+  entryCount: number;
+}
+
+const typeOfKind = {
+  file: modeTypes.file,
+  hardlink: modeTypes.file,
+  symlink: modeTypes.symlink,
+  char: modeTypes.char,
+  block: modeTypes.block,
+  directory: modeTypes.dir,
+  fifo: modeTypes.fifo,
+} as const satisfies Record<TarKind, number>;
+
+/** Files that eStargz adds to a layer for its own use. */
+const skipped = new Set(["stargz.index.json", ".prefetch.landmark", ".no.prefetch.landmark"]);
+
+/**
+ * Reads the archive to its end, storing file data in stream order. Whiteouts stay in the tree as ordinary files: merging acts on them.
+ * @throws BuilderError BUILD_TAR, BUILD_XATTR, BUILD_LIMIT, BUILD_UNSUPPORTED
+ */
+export async function readTarTree(options: TarOptions, writer: BlobWriter): Promise<TarTree> {
+  const stream = new ByteStream(decompressLayer(options.stream));
+  const tree = new TarTreeBuilder(options);
+  try {
+    for await (const member of readTar(stream)) {
+      const node = tree.add(member);
+      if (!node || member.kind !== "file") continue;
+      for (let offset = 0; offset < node.size; offset += options.chunkSize) {
+        const data = Buffer.allocUnsafeSlow(Math.min(options.chunkSize, node.size - offset));
+        await member.read(data);
+        node.chunks.push(await writer.add(data));
+      }
+    }
+  } finally {
+    await stream.close();
+  }
+  return { root: tree.root, entryCount: tree.entryCount };
+}
+
+class TarTreeBuilder {
+  root = implicitDirectory("");
+  entryCount = 0;
+  readonly #options: TarOptions;
+
+  constructor(options: TarOptions) {
+    this.#options = options;
+  }
+
+  /** Puts a member into the tree; undefined for members that are not part of the image. */
+  add(member: TarMember): TreeNode | undefined {
+    const names = components(member.name);
+    if (names.length === 1 && skipped.has(names[0])) return undefined;
+    this.entryCount++;
+    const name = names.pop();
+    if (name === undefined) {
+      if (member.kind !== "directory") throw new BuilderError("BUILD_TAR", `the root of the tar is a ${member.kind}`);
+      this.root = replaceDirectory(this.root, this.#node("", member));
+      return this.root;
+    }
+    const parent = this.#directory(names, member.name);
+    const node = member.kind === "hardlink" ? this.#hardlink(name, member) : this.#node(name, member);
+    const old = parent.children!.get(name);
+    parent.children!.set(name, old ? replaceDirectory(old, node) : node);
+    return node;
+  }
+
+  #node(name: string, member: TarMember): TreeNode {
+    const isDevice = member.kind === "char" || member.kind === "block";
+    const node = new TreeNode(name, {
+      mode: typeOfKind[member.kind] | member.mode,
+      uid: this.#owner(member.uid, "uid", member.name),
+      gid: this.#owner(member.gid, "gid", member.name),
+      size: member.kind === "file" ? member.size : 0,
+      mtime: member.mtime,
+      mtimeNsec: member.mtimeNsec,
+      rdev: isDevice || member.kind === "fifo" ? makeDevice(member.deviceMajor, member.deviceMinor) : 0,
+    });
+    if (member.size < 0) throw new BuilderError("BUILD_TAR", `${printable(member.name)} has a negative size`);
+    if (member.kind === "symlink") {
+      if (member.linkName.length === 0 || member.linkName.length > linkTargetBytesMax) {
+        throw new BuilderError(
+          "BUILD_LIMIT",
+          `the link ${printable(member.name)} has a target of ${member.linkName.length} bytes; 1 to ${linkTargetBytesMax} can be stored`,
+        );
+      }
+      node.target = Buffer.from(member.linkName, "latin1");
+      node.size = node.target.length;
+    }
+    if (member.xattrs) {
+      checkXattrs(member.xattrs, member.name);
+      node.xattrs = member.xattrs;
+    }
+    return node;
+  }
+
+  #owner(id: number, what: string, name: string): number {
+    if (!this.#options.explicitUidGid) return 0;
+    if (id < 0 || id > 0xffffffff)
+      throw new BuilderError("BUILD_LIMIT", `${printable(name)} has the ${what} ${id}, which has more than 32 bits`);
+    return id;
+  }
+
+  #hardlink(name: string, member: TarMember): TreeNode {
+    const target = this.#find(components(member.linkName));
+    if (!target)
+      throw new BuilderError("BUILD_TAR", `tarball: unknown target ${printable(member.linkName)} for hardlink ${printable(member.name)}`);
+    if (target.isDirectory)
+      throw new BuilderError(
+        "BUILD_TAR",
+        `tarball: target ${printable(member.linkName)} for hardlink ${printable(member.name)} is a directory`,
+      );
+    const node = this.#node(name, { ...member, kind: "file", size: target.size, xattrs: undefined });
+    node.mode = (target.isRegular ? node.mode & 0o7777 : 0) | (target.isRegular ? modeTypes.file : target.mode);
+    node.rdev = target.rdev;
+    node.target = target.target;
+    node.xattrs = target.xattrs;
+    node.chunks = target.chunks;
+    target.link ??= { hardlink: true };
+    node.link = target.link;
+    return node;
+  }
+
+  #find(names: readonly string[]): TreeNode | undefined {
+    let node: TreeNode | undefined = this.root;
+    for (const name of names) node = node?.children?.get(name);
+    return node;
+  }
+
+  /** The directory of a path, made with its parents where the archive does not say. What stands there and is no directory is replaced. */
+  #directory(names: readonly string[], path: string): TreeNode {
+    if (names.length > pathDepthMax)
+      throw new BuilderError("BUILD_LIMIT", `${printable(path)} is nested deeper than ${pathDepthMax} directories`);
+    let directory = this.root;
+    for (const name of names) {
+      let child = directory.children!.get(name);
+      if (!child?.isDirectory) {
+        child = implicitDirectory(name);
+        directory.children!.set(name, child);
+      }
+      directory = child;
+    }
+    return directory;
+  }
+}
+
+function implicitDirectory(name: string): TreeNode {
+  return new TreeNode(name, { mode: modeTypes.dir | 0o755, uid: 0, gid: 0, size: 0, mtime: 0, mtimeNsec: 0, rdev: 0 });
+}
+
+/** The later entry wins; if both are directories the children stay. */
+function replaceDirectory(old: TreeNode, node: TreeNode): TreeNode {
+  if (old.children && node.children) for (const [name, child] of old.children) node.children.set(name, child);
+  return node;
+}
+
+/** Names of a path; `.` and empty ones mean nothing. @throws BuilderError BUILD_TAR for `..`, which could leave the image */
+function components(path: string): string[] {
+  const names = path.split("/").filter((name) => name !== "" && name !== ".");
+  for (const name of names) {
+    if (name === "..")
+      throw new BuilderError("BUILD_TAR", `tarball: failed to get file name from tar entry with path ${printable(path)}: it contains ".."`);
+    if (name.length > nameBytesMax)
+      throw new BuilderError("BUILD_LIMIT", `a name in ${printable(path)} is longer than ${nameBytesMax} bytes`);
+    if (name.includes("\0")) throw new BuilderError("BUILD_TAR", `a name in ${printable(path)} contains a NUL byte`);
+  }
+  return names;
+}
+
+/** Low 32 bits of the Linux dev_t. Source: makedev(3) */
+function makeDevice(major: number, minor: number): number {
+  return ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xfff00) << 12)) >>> 0;
+}

@@ -1,0 +1,73 @@
+/** `nydus-image [GLOBAL OPTIONS] <VERB> [OPTIONS] [ARGS]`. Source: spec/nydus-image.md, section 1 */
+import { Command, CommanderError, Option } from "commander";
+import { addCreate } from "./commands/create.ts";
+import { addUnsupported } from "./commands/unsupported.ts";
+import { formatError } from "./errors.ts";
+import type { Io } from "./io.ts";
+import { createLog, type Log, type LogLevel, logLevels } from "./log.ts";
+import { builderVersion } from "./version.ts";
+
+/** 0 done, 1 failed while running, 2 wrong usage (and `merge` of images that do not fit together). */
+export type ExitCode = 0 | 1 | 2;
+
+/** What commands share. */
+export interface Context {
+  readonly io: Io;
+  /** made when the verb runs, from the global options */
+  log(): Log;
+}
+
+export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
+  let exitCode: ExitCode = 0;
+  const program = new Command("nydus-image");
+  const context: Context = {
+    io,
+    log: () => createLog({ ...(program.opts() as { level: LogLevel; file: string | undefined }), stderr: io.stderr }),
+  };
+  program
+    .description("Builds, merges, checks and converts RAFS container images")
+    .addOption(new Option("-l, --log-level <level>", "least level that is logged").choices(logLevels).default("info"))
+    .option("-L, --log-file <path>", "log to this file instead of standard error")
+    .version(builderVersion, "-V, --version");
+  addCreate(program, context);
+  addUnsupported(program);
+  for (const command of [program, ...allCommands(program)]) {
+    command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });
+  }
+  if (argv.length === 0) {
+    io.stdout.write("Usage: [OPTIONS] [COMMAND]\n");
+    return 0;
+  }
+  try {
+    await program.parseAsync([...hoistGlobalOptions(argv)], { from: "user" });
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    io.stderr.write(formatError(error));
+    exitCode = (error as { exitCode?: ExitCode }).exitCode ?? 1;
+  }
+  return exitCode;
+}
+
+function* allCommands(command: Command): Iterable<Command> {
+  for (const child of command.commands) {
+    yield child;
+    yield* allCommands(child);
+  }
+}
+
+/** Global options are accepted behind the verb too; commander wants them in front. */
+export function hoistGlobalOptions(argv: readonly string[]): string[] {
+  const global: string[] = [];
+  const rest: string[] = [];
+  for (let i = 0; i < argv.length; i++) {
+    const argument = argv[i];
+    if (argument === "--") {
+      rest.push(...argv.slice(i));
+      break;
+    }
+    if (/^(-l|-L|--log-level|--log-file)$/.test(argument) && i + 1 < argv.length) global.push(argument, argv[++i]);
+    else if (/^--log-(level|file)=/.test(argument) || /^-[lL]./.test(argument)) global.push(argument);
+    else rest.push(argument);
+  }
+  return [...global, ...rest];
+}
