@@ -66,6 +66,17 @@ export function metaBlobId(blob: BlobRecord, bootstrapFile: string | undefined):
 }
 
 /**
+ * Whether the record is what `optimize` of the original leaves for its new blob: chunk info at offset 0, raw, 24 bytes a chunk,
+ * none of it true. Ask `locateBlobMeta` for the real place. Source: spec/rafs.md 11, 16
+ */
+export function hasMisplacedMeta(blob: BlobRecord): boolean {
+  const size = 24 * blob.chunkCount;
+  return (
+    size > 0 && blob.ciOffset === 0 && blob.ciCompressor === "none" && blob.ciCompressedSize === size && blob.ciUncompressedSize === size
+  );
+}
+
+/**
  * Reads and checks record `index` of a v6 blob table.
  *
  * @param record  the 256 bytes of the record
@@ -155,8 +166,8 @@ function checkChunkInfoSize(blob: BlobRecord, refuse: (fault: string) => never):
   if (blob.ciCompressedSize > blob.ciUncompressedSize) {
     refuse(`chunk info of ${blob.ciUncompressedSize} bytes is stored in ${blob.ciCompressedSize} bytes`);
   }
-  // `optimize` of the original records 24 × count whatever it wrote (spec/rafs.md 11, 16); the real place is found by `locateBlobMeta`.
-  if (hasFeature(blob, "separatedWithPrefetchFiles")) return;
+  // What `optimize` of the original leaves is wrong but known; see `locateBlobMeta`.
+  if (hasMisplacedMeta(blob)) return;
   if (hasFeature(blob, "tarfs") || blob.ciUncompressedSize === 0) return;
   const size = (v2 ? 24 : 16) * blob.chunkCount;
   const fits = v2 && contexts ? blob.ciUncompressedSize >= size : blob.ciUncompressedSize === size;

@@ -1,4 +1,4 @@
-import type { BlobRecord } from "./blob-record.ts";
+import { type BlobRecord, hasFeature } from "./blob-record.ts";
 import type { Bootstrap, ChunkRecord, DirectoryEntry, FileChunk, Inode, WalkEntry } from "./bootstrap.ts";
 import { viewOf } from "./bytes.ts";
 import { ChunkRecordIndex, readChunkRecord } from "./chunk-table.ts";
@@ -134,12 +134,11 @@ export class BootstrapV6 implements Bootstrap {
     return resolvePath(this, path);
   }
 
-  chunkRecord(chunk: {
-    readonly blobIndex: number;
-    readonly chunkIndex: number;
-    readonly uncompressedOffset: number;
-  }): ChunkRecord | undefined {
-    return this.#index().find(chunk.blobIndex, chunk.chunkIndex, chunk.uncompressedOffset);
+  chunkRecord(chunk: FileChunk): ChunkRecord | undefined {
+    const blob = this.blobs[chunk.blobIndex];
+    return blob !== undefined && hasFeature(blob, "tarfs")
+      ? tarfsRecord(chunk)
+      : this.#index().find(chunk.blobIndex, chunk.chunkIndex, chunk.uncompressedOffset);
   }
 
   *chunkRecords(): Generator<ChunkRecord, void> {
@@ -178,6 +177,20 @@ export class BootstrapV6 implements Bootstrap {
     return entries;
   }
 }
+
+/** In tarfs mode the table has one record a blob, and chunks are plain pieces of the tar. Source: spec/rafs.md 2.11 */
+const tarfsRecord = ({ fileOffset, length, blobIndex, chunkIndex, uncompressedOffset }: FileChunk): ChunkRecord => ({
+  digest: new Uint8Array(32),
+  blobIndex,
+  chunkIndex,
+  flags: 0,
+  compressedSize: length,
+  uncompressedSize: length,
+  compressedOffset: uncompressedOffset,
+  uncompressedOffset,
+  fileOffset,
+  crc32c: 0,
+});
 
 const isDot = (name: Uint8Array): boolean => name[0] === 0x2e && (name.length === 1 || (name.length === 2 && name[1] === 0x2e));
 

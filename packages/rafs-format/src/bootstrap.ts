@@ -96,12 +96,11 @@ export interface Bootstrap {
   walk(): Generator<WalkEntry, void>;
   /** nid of an absolute path; `.`, `..` and symlinks are not followed. undefined when there is none. */
   resolve(path: string | Uint8Array): number | undefined;
-  /** The record of a chunk; undefined when the bootstrap has none (tarfs, and chunks that share digest and blob with another). */
-  chunkRecord(chunk: {
-    readonly blobIndex: number;
-    readonly chunkIndex: number;
-    readonly uncompressedOffset: number;
-  }): ChunkRecord | undefined;
+  /**
+   * The record of a chunk that `chunksOf` gave: v6 from the chunk table, v5 the inode's own, tarfs made up with an all-zero digest.
+   * undefined when there is none. Of BATCH blobs the stored place is not in it; see `openBlobMeta`.
+   */
+  chunkRecord(chunk: FileChunk): ChunkRecord | undefined;
   /** All chunk records: v6 the chunk table, v5 those of all inodes. */
   chunkRecords(): Generator<ChunkRecord, void>;
   /** Digests of a blob's chunks by chunk index, from the chunk records; undefined where none is recorded. */

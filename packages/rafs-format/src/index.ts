@@ -1,6 +1,17 @@
-export { type BlobRecord, effectiveBlobId, hasBlobMeta, hasFeature, metaBlobId } from "./blob-record.ts";
+export { type BatchContext, BlobMeta, checkChunkInfoSize, openBlobMeta, type ZranContext } from "./blob-meta.ts";
+export { type BlobRecord, effectiveBlobId, hasBlobMeta, hasFeature, hasMisplacedMeta, metaBlobId } from "./blob-record.ts";
 export type { Bootstrap, ChunkRecord, DirectoryEntry, FileChunk, Inode, WalkEntry } from "./bootstrap.ts";
 export { BootstrapV6 } from "./bootstrap-v6.ts";
+export {
+  cacheFileNames,
+  chunkMapFileBytes,
+  chunkMapHeaderBytes,
+  encodeChunkMapHeader,
+  encodeMetaFile,
+  metaFileBytes,
+  readChunkMap,
+  readMetaFile,
+} from "./cache-files.ts";
 export { readChunkRecord } from "./chunk-table.ts";
 export {
   blobFeatures,
@@ -51,6 +62,7 @@ export {
   nameBytesMax,
   symlinkBytesMax,
 } from "./limits.ts";
+export { checkMetaHeader, locateBlobMeta, type MetaHeader, metaHeaderBytes, metaTrailerBytes, readMetaHeader } from "./meta-header.ts";
 export { openBootstrap } from "./open-bootstrap.ts";
 export {
   BATCH_CONTEXT,
@@ -77,3 +89,15 @@ export {
   XATTR_HEADER,
 } from "./records/v6.ts";
 export { isBootstrapV6, type SuperblockV6 } from "./superblock-v6.ts";
+export { readTarHeader, type SectionHeader } from "./tar-header.ts";
+export {
+  type BlobSection,
+  checkSection,
+  findInlinedBootstrap,
+  readDigestArray,
+  readKnownToc,
+  readToc,
+  type Toc,
+  tocEntry,
+  tocTailBytes,
+} from "./toc.ts";
