@@ -4,16 +4,14 @@ import type { Workspace } from "./workspace.ts";
 export interface NetworkOptions {
   /** Both directions together pass this rate, by tc tbf; undefined: unlimited. */
   readonly megabitsPerSecond?: number;
-  /** Added to a round trip, half in each direction, by tc netem. */
-  readonly roundTripMs?: number;
 }
 
-/** A network namespace with only a loopback link, of the given rate and delay. Registry, containerd and daemons run in it together. */
+/** A network namespace with only a loopback link, of the given rate. Registry, containerd and daemons run in it together. */
 export interface Network {
   readonly name: string;
   /** The command line that runs `command` inside, in this mount namespace (unlike `ip netns exec`). */
   enter(command: string, args: readonly string[]): readonly string[];
-  /** Changes rate and delay of the running link. */
+  /** Changes the rate of the running link. */
   shape(options: NetworkOptions): Promise<void>;
   /** Bytes that passed the link since it was made. */
   bytes(): Promise<number>;
@@ -43,26 +41,22 @@ export async function createNetwork(workspace: Workspace, options: NetworkOption
   await inside("ip", "link", "set", "lo", "mtu", "1500", "up");
   const shape = async (wanted: NetworkOptions): Promise<void> => {
     await run("nsenter", [`--net=/run/netns/${name}`, "--", "tc", "qdisc", "del", "dev", "lo", "root"], { check: false });
-    const delay = wanted.roundTripMs === undefined ? [] : ["delay", `${wanted.roundTripMs / 2}ms`];
-    if (delay.length > 0) await inside("tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "netem", ...delay, "limit", "100000");
-    if (wanted.megabitsPerSecond !== undefined) {
-      const parent = delay.length > 0 ? ["parent", "1:1"] : ["root"];
-      await inside(
-        "tc",
-        "qdisc",
-        "add",
-        "dev",
-        "lo",
-        ...parent,
-        "tbf",
-        "rate",
-        `${wanted.megabitsPerSecond}mbit`,
-        "burst",
-        "128kb",
-        "latency",
-        "400ms",
-      );
-    }
+    if (wanted.megabitsPerSecond === undefined) return;
+    await inside(
+      "tc",
+      "qdisc",
+      "add",
+      "dev",
+      "lo",
+      "root",
+      "tbf",
+      "rate",
+      `${wanted.megabitsPerSecond}mbit`,
+      "burst",
+      "128kb",
+      "latency",
+      "400ms",
+    );
   };
   await shape(options);
   const bytes = async (): Promise<number> => {

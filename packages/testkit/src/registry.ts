@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
+import { join } from "node:path";
 import type { Network } from "./network.ts";
 import { type Program, run, until } from "./process.ts";
 import type { Workspace } from "./workspace.ts";
@@ -10,6 +11,8 @@ export interface RegistryOptions {
   readonly port?: number;
   /** Where it stores; default a folder of the workspace. */
   readonly storage?: string;
+  /** Added to every round trip, by a relay in front. */
+  readonly roundTripMs?: number | undefined;
 }
 
 /** One answered request, from the registry's own access log. */
@@ -37,12 +40,13 @@ export async function startRegistry(workspace: Workspace, options: RegistryOptio
   const directory = workspace.path(`registry-${port}`);
   mkdirSync(directory, { recursive: true });
   const config = `${directory}/config.yml`;
+  const upstream = `${directory}/registry.sock`;
   writeFileSync(
     config,
     `version: 0.1
 log: { level: error, accesslog: { disabled: false } }
 storage: { filesystem: { rootdirectory: ${options.storage ?? `${directory}/storage`} }, delete: { enabled: true } }
-http: { addr: "127.0.0.1:${port}" }
+http: ${options.roundTripMs === undefined ? `{ addr: "127.0.0.1:${port}" }` : `{ net: unix, addr: "${upstream}" }`}
 `,
   );
   const logFile = `${directory}/registry.log`;
@@ -53,6 +57,15 @@ http: { addr: "127.0.0.1:${port}" }
     network: options.network,
     env: { OTEL_TRACES_EXPORTER: "none" },
   });
+  const relay =
+    options.roundTripMs === undefined
+      ? undefined
+      : workspace.start({
+          command: process.execPath,
+          args: [join(import.meta.dirname, "delay-proxy.ts"), String(port), upstream, String(options.roundTripMs)],
+          logFile: `${directory}/relay.log`,
+          network: options.network,
+        });
   const host = `127.0.0.1:${port}`;
   await until(`registry at ${host} (log: ${logFile})`, async () => {
     if (!program.running) throw new Error(program.tail());
@@ -63,7 +76,10 @@ http: { addr: "127.0.0.1:${port}" }
     host,
     program,
     requests: (pattern) => parseAccessLog(readFileSync(logFile, "utf8")).filter((request) => pattern?.test(request.path) ?? true),
-    stop: () => program.stop(),
+    stop: async () => {
+      await relay?.stop();
+      await program.stop();
+    },
   };
 }
 
