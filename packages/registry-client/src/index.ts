@@ -1,1 +1,24 @@
-export {};
+export { type CallOptions, RegistryClient, type RegistryClientOptions } from "./client.ts";
+export { anonymous, type Credential, type Credentials, credentialOfAuth, firstOf, staticCredentials } from "./credentials/credentials.ts";
+export {
+  currentPlatform,
+  type Descriptor,
+  formatPlatform,
+  type ImageIndex,
+  type ImageManifest,
+  isIndexType,
+  MEDIA_TYPES,
+  type Platform,
+  parseManifest,
+  parsePlatform,
+  platformMatches,
+  selectPlatform,
+} from "./descriptor.ts";
+export { RegistryError, type RegistryErrorCode, type RequestSummary, withoutSecrets } from "./errors.ts";
+export type { ProxyOptions } from "./http/proxy.ts";
+export type { BlobBytes, ImageSource, ImageTarget, WriteOptions } from "./images/image.ts";
+export { LayoutImage } from "./images/layout-image.ts";
+export { openImageSource, openImageTarget } from "./images/open.ts";
+export { RegistryImage, type RegistryImageOptions } from "./images/registry-image.ts";
+export type { PushBlobOptions, PushSource } from "./push/push-blob.ts";
+export { parseReference, type Reference, serverOf } from "./reference.ts";

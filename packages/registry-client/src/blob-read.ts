@@ -1,0 +1,91 @@
+import { RegistryError } from "./errors.ts";
+import type { Answer } from "./http/transport.ts";
+import { SKIP_BYTES_MAX } from "./limits.ts";
+
+export interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export function rangeHeader(range: Range): string {
+  return `bytes=${range.offset}-${range.offset + range.length - 1}`;
+}
+
+/**
+ * Takes exactly `range` from the answer to a ranged GET. A server that ignores `Range` (200) is read up to the end of the range and the
+ * bytes before it are thrown away, at most SKIP_BYTES_MAX.
+ *
+ * @throws RegistryError REGISTRY_RANGE (another range than asked for), REGISTRY_PROTOCOL (short, encoded)
+ */
+export async function collectRange(answer: Answer, range: Range, what: string): Promise<Uint8Array> {
+  let skip = await checkRange(answer, range, what);
+  const out = Buffer.allocUnsafeSlow(range.length);
+  let filled = 0;
+  for await (const piece of answer.body) {
+    let bytes = piece;
+    if (skip > 0) {
+      const drop = Math.min(skip, bytes.length);
+      skip -= drop;
+      bytes = bytes.subarray(drop);
+    }
+    if (filled + bytes.length > range.length) bytes = bytes.subarray(0, range.length - filled);
+    out.set(bytes, filled);
+    filled += bytes.length;
+    if (filled === range.length && answer.status === 200) break;
+  }
+  if (filled < range.length) {
+    throw new RegistryError("REGISTRY_PROTOCOL", `${what}: ${filled} of ${range.length} bytes came from ${answer.url.host}`, {
+      request: answer.request,
+      retryable: true,
+    });
+  }
+  return out;
+}
+
+/** Bytes to skip before the range; throws if the answer is another range. */
+export async function checkRange(answer: Answer, range: Range, what: string): Promise<number> {
+  const encoding = answer.header("content-encoding");
+  if (encoding !== undefined && encoding !== "identity") {
+    throw new RegistryError("REGISTRY_PROTOCOL", `${what}: ${answer.url.host} sends the content encoded as ${encoding.slice(0, 40)}`, {
+      request: answer.request,
+      retryable: true,
+    });
+  }
+  if (answer.status === 206) {
+    const found = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(answer.header("content-range")?.trim() ?? "");
+    if (found === null || Number(found[1]) !== range.offset || Number(found[2]) !== range.offset + range.length - 1) {
+      // A shorter range is the end of the content: another code, no use in trying again.
+      const end = found !== null && Number(found[1]) === range.offset && Number(found[2]) < range.offset + range.length - 1;
+      const header = answer.header("content-range")?.slice(0, 80) ?? "no Content-Range";
+      throw new RegistryError("REGISTRY_RANGE", `${what}: asked ${answer.url.host} for ${rangeHeader(range)}, got ${header}`, {
+        request: answer.request,
+        retryable: !end,
+        ...(end ? { hint: "the range passes the end of the blob" } : {}),
+      });
+    }
+    return 0;
+  }
+  if (answer.status !== 200) {
+    throw new RegistryError("REGISTRY_PROTOCOL", `${what}: ${answer.url.host} answered ${answer.status} to a ranged read`, {
+      request: answer.request,
+      retryable: true,
+    });
+  }
+  const length = answer.header("content-length");
+  if (length !== undefined && Number(length) < range.offset + range.length) {
+    throw new RegistryError("REGISTRY_RANGE", `${what}: the blob has ${Number(length)} bytes, ${rangeHeader(range)} passes its end`, {
+      request: answer.request,
+    });
+  }
+  if (range.offset > SKIP_BYTES_MAX) {
+    throw new RegistryError(
+      "REGISTRY_RANGE",
+      `${what}: ${answer.url.host} ignores Range, and ${range.offset} bytes would have to be thrown away`,
+      {
+        request: answer.request,
+        hint: "the registry or a proxy before it must support range requests",
+      },
+    );
+  }
+  return range.offset;
+}

@@ -1,0 +1,265 @@
+import { Agent, type Dispatcher, ProxyAgent } from "undici";
+import { RegistryError, type RequestSummary, withoutSecrets } from "../errors.ts";
+import { CONNECT_TIMEOUT_DEFAULT_MS, IDLE_TIMEOUT_DEFAULT_MS, REQUESTS_PER_HOST_MAX } from "../limits.ts";
+import { Gate, type Priority } from "./gate.ts";
+import { ProxyHealth, type ProxyOptions } from "./proxy.ts";
+import { secureContext, type TlsOptions } from "./tls.ts";
+
+export interface TransportOptions {
+  /** Connection set-up, 0 = our default. */
+  readonly connectTimeoutMs?: number;
+  /** Silence before the header and between two pieces of a body, 0 = our default. */
+  readonly idleTimeoutMs?: number;
+  readonly proxy?: ProxyOptions;
+  readonly requestsPerHostMax?: number;
+}
+
+export interface WireRequest {
+  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE";
+  readonly url: URL;
+  readonly headers: Readonly<Record<string, string | readonly string[]>>;
+  readonly body?: Uint8Array | string | AsyncIterable<Uint8Array>;
+  readonly tls: TlsOptions;
+  readonly priority: Priority;
+  readonly signal: AbortSignal;
+  readonly attempt: number;
+  readonly connectTimeoutMs?: number;
+  readonly idleTimeoutMs?: number;
+  /** Never through the proxy: token requests, last attempts. */
+  readonly direct?: boolean;
+  /** Only while the request goes through the proxy. */
+  readonly proxyHeaders?: Readonly<Record<string, string>>;
+}
+
+/** An answer whose body is still on the wire. Consume `body` or call `discard`; either gives the connection back. */
+export interface Answer {
+  readonly status: number;
+  readonly url: URL;
+  readonly request: RequestSummary;
+  header(name: string): string | undefined;
+  headerValues(name: string): string[];
+  readonly body: AsyncIterable<Uint8Array>;
+  /** Reads at most `bytesMax`, then lets go. */
+  text(bytesMax: number): Promise<string>;
+  discard(): Promise<void>;
+}
+
+/** Connections, kept alive and bounded per host; proxy; the meaning of socket errors. Knows nothing of registries. */
+export class Transport {
+  readonly #options: TransportOptions;
+  readonly #dispatchers = new Map<string, Dispatcher>();
+  readonly #gates = new Map<string, Gate>();
+  readonly #proxyHealth: ProxyHealth | undefined;
+  #useHttp: boolean | undefined;
+  #closed = false;
+
+  constructor(options: TransportOptions = {}) {
+    this.#options = options;
+    if (options.proxy !== undefined && options.proxy.url !== "") {
+      const plain = this.#dispatcher({ caFiles: [], clientCertificates: [], skipVerify: false }, undefined, false);
+      this.#proxyHealth = new ProxyHealth(options.proxy, plain, options.connectTimeoutMs || CONNECT_TIMEOUT_DEFAULT_MS);
+    }
+  }
+
+  gate(url: URL): Gate {
+    let gate = this.#gates.get(url.host);
+    if (gate === undefined) {
+      gate = new Gate({ max: this.#options.requestsPerHostMax ?? REQUESTS_PER_HOST_MAX });
+      this.#gates.set(url.host, gate);
+    }
+    return gate;
+  }
+
+  /**
+   * One exchange. Any status is an answer; redirects are not followed.
+   *
+   * @throws RegistryError REGISTRY_UNREACHABLE, REGISTRY_TLS, REGISTRY_PROTOCOL, REGISTRY_BUSY, REGISTRY_CLOSED, REGISTRY_ABORTED
+   */
+  async request(request: WireRequest): Promise<Answer> {
+    const proxy = this.#options.proxy;
+    if (proxy === undefined || this.#proxyHealth === undefined || request.direct === true) return this.#exchange(request, false);
+    if (this.#proxyHealth.healthy) {
+      const repeatable = request.body === undefined || typeof request.body === "string" || request.body instanceof Uint8Array;
+      try {
+        const answer = await this.#exchange(this.#forProxy(request, proxy), true);
+        if (answer.status < 500 || !proxy.fallback || !repeatable) return answer;
+        await answer.discard();
+      } catch (error) {
+        if (!proxy.fallback || !repeatable || request.signal.aborted || this.#closed) throw error;
+      }
+    } else if (!proxy.fallback) {
+      throw new RegistryError("REGISTRY_UNREACHABLE", `the proxy ${withoutSecrets(proxy.url)} is not healthy and fallback is disabled`, {
+        retryable: true,
+        hint: "look at proxy.ping_url, or set proxy.fallback",
+        request: summary(request),
+      });
+    }
+    return this.#exchange(request, false);
+  }
+
+  /** Refuses new requests and cuts running ones; closing twice is harmless. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    await this.#proxyHealth?.[Symbol.asyncDispose]();
+    const dispatchers = [...this.#dispatchers.values()];
+    this.#dispatchers.clear();
+    await Promise.all(
+      dispatchers.map((dispatcher) => dispatcher.destroy(new RegistryError("REGISTRY_CLOSED", "the registry client was closed"))),
+    );
+  }
+
+  #forProxy(request: WireRequest, proxy: ProxyOptions): WireRequest {
+    this.#useHttp ??= proxy.useHttp && request.url.protocol === "https:";
+    const url = new URL(request.url);
+    if (this.#useHttp) url.protocol = "http:";
+    return { ...request, url, headers: { ...request.headers, ...request.proxyHeaders } };
+  }
+
+  async #exchange(request: WireRequest, throughProxy: boolean): Promise<Answer> {
+    if (this.#closed) throw new RegistryError("REGISTRY_CLOSED", "the registry client was closed", { request: summary(request) });
+    let release: (() => void) | undefined;
+    try {
+      release = await this.gate(request.url).acquire(request.priority, request.signal);
+      const idleMs = request.idleTimeoutMs ?? (this.#options.idleTimeoutMs || IDLE_TIMEOUT_DEFAULT_MS);
+      const answer = await this.#dispatcher(request.tls, request.connectTimeoutMs, throughProxy).request({
+        // undici also takes async iterables, its types do not say so.
+        body: (request.body ?? null) as Buffer | null,
+        origin: request.url.origin,
+        path: request.url.pathname + request.url.search,
+        method: request.method,
+        headers: request.headers as Record<string, string | string[]>,
+        signal: request.signal,
+        headersTimeout: idleMs,
+        bodyTimeout: idleMs,
+      });
+      return wrap(request, answer, release);
+    } catch (error) {
+      release?.();
+      throw translate(error, request, throughProxy ? this.#options.proxy : undefined);
+    }
+  }
+
+  #dispatcher(tls: TlsOptions, connectTimeoutMs: number | undefined, throughProxy: boolean): Dispatcher {
+    const timeoutMs = connectTimeoutMs ?? (this.#options.connectTimeoutMs || CONNECT_TIMEOUT_DEFAULT_MS);
+    const key = JSON.stringify([tls.caFiles, tls.clientCertificates, tls.skipVerify, timeoutMs, throughProxy]);
+    let dispatcher = this.#dispatchers.get(key);
+    if (dispatcher === undefined) {
+      const connect = { secureContext: secureContext(tls), rejectUnauthorized: !tls.skipVerify, timeout: timeoutMs, allowH2: false };
+      const common = {
+        connections: this.#options.requestsPerHostMax ?? REQUESTS_PER_HOST_MAX,
+        pipelining: 1,
+        keepAliveTimeout: 30_000,
+        allowH2: false,
+      };
+      dispatcher =
+        throughProxy && this.#options.proxy !== undefined
+          ? new ProxyAgent({ ...common, uri: this.#options.proxy.url, requestTls: connect, proxyTls: connect, connectTimeout: timeoutMs })
+          : new Agent({ ...common, connect });
+      this.#dispatchers.set(key, dispatcher);
+    }
+    return dispatcher;
+  }
+}
+
+export function summary(request: { method: string; url: URL; attempt: number }, status?: number): RequestSummary {
+  return {
+    method: request.method,
+    url: withoutSecrets(request.url),
+    attempt: request.attempt,
+    ...(status === undefined ? {} : { status }),
+  };
+}
+
+function wrap(request: WireRequest, answer: Dispatcher.ResponseData, release: () => void): Answer {
+  const { body } = answer;
+  body.once("close", release);
+  body.on("error", release); // also: an error after the consumer left must not be uncaught
+  const values = (name: string): string[] => {
+    const value = answer.headers[name];
+    return value === undefined ? [] : Array.isArray(value) ? value : [value];
+  };
+  const discard = async (): Promise<void> => {
+    if (body.destroyed) return release();
+    await body.dump({ limit: 64 * 1024 }).catch(() => undefined);
+    release();
+  };
+  return {
+    status: answer.statusCode,
+    url: request.url,
+    request: summary(request, answer.statusCode),
+    header: (name) => values(name)[0],
+    headerValues: values,
+    body: pieces(body, request, release),
+    async text(bytesMax) {
+      const parts: Uint8Array[] = [];
+      let bytes = 0;
+      for await (const piece of this.body) {
+        parts.push(piece);
+        bytes += piece.length;
+        if (bytes > bytesMax) break;
+      }
+      return Buffer.concat(parts).subarray(0, bytesMax).toString("utf8");
+    },
+    discard,
+  };
+}
+
+async function* pieces(
+  body: AsyncIterable<Uint8Array> & { destroy(): unknown },
+  request: WireRequest,
+  release: () => void,
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield* body;
+  } catch (error) {
+    throw translate(error, request, undefined);
+  } finally {
+    body.destroy();
+    release();
+  }
+}
+
+const TLS_CODE = /^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|CRL_|INVALID_CA|HOSTNAME_MISMATCH|EPROTO)/;
+
+/** What a socket error means to a caller. The text never carries header values. */
+function translate(error: unknown, request: WireRequest, proxy: ProxyOptions | undefined): RegistryError {
+  if (error instanceof RegistryError) return error;
+  const failure = error as NodeJS.ErrnoException & { cause?: unknown; errors?: NodeJS.ErrnoException[] };
+  const inner = failure.cause instanceof Error ? (failure.cause as NodeJS.ErrnoException) : failure.errors?.[0];
+  const code = failure.code ?? inner?.code ?? failure.name ?? "";
+  const details = { request: summary(request), cause: error };
+  const host = proxy === undefined ? request.url.host : `the proxy ${withoutSecrets(proxy.url)}`;
+  if (request.signal.aborted) return new RegistryError("REGISTRY_ABORTED", "the request was ended before its answer", details);
+  if (code === "UND_ERR_DESTROYED" || code === "UND_ERR_CLOSED")
+    return new RegistryError("REGISTRY_CLOSED", "the registry client was closed", details);
+  if (TLS_CODE.test(code)) {
+    const plain = /WRONG_VERSION|PACKET_LENGTH|HTTP_REQUEST|EPROTO/.test(code);
+    const hint = plain
+      ? `${host} does not speak TLS; if it is meant to be plain HTTP, say so (scheme http, or skip_verify)`
+      : `the certificate of ${host} is not trusted; name its CA file`;
+    return new RegistryError("REGISTRY_TLS", `TLS with ${host} failed (${code})`, { ...details, hint });
+  }
+  if (code.startsWith("HPE_") || failure.name === "HTTPParserError") {
+    return new RegistryError("REGISTRY_PROTOCOL", `${host} does not answer in HTTP (${code})`, {
+      ...details,
+      hint: "is this the right port, and is it TLS?",
+      retryable: true,
+    });
+  }
+  if (code === "UND_ERR_HEADERS_TIMEOUT" || code === "UND_ERR_BODY_TIMEOUT") {
+    return new RegistryError("REGISTRY_UNREACHABLE", `${host} went silent`, { ...details, retryable: true });
+  }
+  const hints: Record<string, string> = {
+    ENOTFOUND: `the name ${request.url.hostname} is not known to DNS`,
+    EAI_AGAIN: "DNS did not answer",
+    ECONNREFUSED: "nothing listens there",
+    UND_ERR_CONNECT_TIMEOUT: "no answer to the connection attempt",
+    ECONNRESET: "the connection was cut",
+    UND_ERR_SOCKET: "the connection was cut",
+  };
+  return new RegistryError("REGISTRY_UNREACHABLE", `${host} cannot be reached (${code || "unknown error"})`, {
+    ...details,
+    retryable: true,
+    ...(hints[code] === undefined ? {} : { hint: hints[code] as string }),
+  });
+}

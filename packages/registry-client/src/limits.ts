@@ -1,0 +1,65 @@
+/** Bounds of this package. Each names its unit; what happens beyond it stands in the README. */
+
+/** A manifest or index larger than this is refused; the distribution specification asks for at least 4 MiB. */
+export const MANIFEST_BYTES_MAX = 8 * 1024 * 1024;
+
+/** Token answers, error bodies, tag lists. */
+export const ANSWER_BYTES_MAX = 1024 * 1024;
+export const ERROR_BODY_BYTES_MAX = 64 * 1024;
+
+/** One range read into memory. */
+export const READ_BYTES_MAX = 64 * 1024 * 1024;
+
+/** How much of a blob is thrown away when a server ignores `Range`. Beyond it the read fails with REGISTRY_RANGE. */
+export const SKIP_BYTES_MAX = 256 * 1024 * 1024;
+
+/** Redirects of one request. */
+export const REDIRECTS_MAX = 5;
+
+/** A redirect target without an expiry of its own is asked for again after this. */
+export const REDIRECT_TTL_DEFAULT_MS = 300_000;
+/** A redirect target is dropped this long before it expires. */
+export const REDIRECT_EXPIRY_MARGIN_MS = 10_000;
+export const REDIRECTS_CACHED_MAX = 10_000;
+
+/** Requests to one host at once, and how many of them prefetch may hold: the rest is the reserved share of demand. */
+export const REQUESTS_PER_HOST_MAX = 32;
+export const PREFETCH_REQUESTS_PER_HOST_MAX = 12;
+/** Requests that wait for a host. Beyond it: REGISTRY_BUSY. */
+export const QUEUE_PER_HOST_MAX = 8192;
+
+/** Time for a whole call if the caller names none. */
+export const DEADLINE_DEFAULT_MS = 60_000;
+/** Connection set-up; a mirror gets less because there is another host to turn to. */
+export const CONNECT_TIMEOUT_DEFAULT_MS = 5_000;
+export const MIRROR_CONNECT_TIMEOUT_MS = 1_000;
+/** Silence on one connection: until the header, and between two pieces of a body. */
+export const IDLE_TIMEOUT_DEFAULT_MS = 5_000;
+
+/** A mirror that has not answered after this is raced by the next host; a slow but living mirror earns up to the maximum. */
+export const HEDGE_MIN_MS = 150;
+export const HEDGE_MAX_MS = 2_000;
+
+export const RETRY_LIMIT_DEFAULT = 3;
+export const RETRY_BASE_MS = 100;
+export const RETRY_MAX_MS = 5_000;
+
+/** Times an interrupted blob stream is taken up again without a byte of progress in between. */
+export const RESUMES_WITHOUT_PROGRESS_MAX = 5;
+
+/** Share of a token's life after which it is renewed, and the random part taken off it. */
+export const TOKEN_RENEW_SHARE = 0.8;
+export const TOKEN_RENEW_JITTER_SHARE = 0.1;
+/** Life of a token whose answer names none (distribution specification). */
+export const TOKEN_LIFE_DEFAULT_MS = 60_000;
+/** After a failed token request the next one waits this long, doubled each time up to the maximum. */
+export const TOKEN_RETRY_MIN_MS = 1_000;
+export const TOKEN_RETRY_MAX_MS = 60_000;
+export const TOKENS_CACHED_MAX = 1_000;
+
+/** A credential helper has this long to answer, and this much to say. */
+export const HELPER_DEADLINE_MS = 10_000;
+export const HELPER_OUTPUT_BYTES_MAX = 1024 * 1024;
+
+/** Bytes of one piece of a chunked upload, kept in memory to be sent again. */
+export const UPLOAD_PIECE_BYTES = 8 * 1024 * 1024;
