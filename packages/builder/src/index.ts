@@ -4,6 +4,8 @@ export { type Compressor, compressorNumbers, type Digester, digesterNumbers } fr
 export { type CreateOptions, type CreateResult, type CreateSource, createImage, writeEmptyExternalBootstrap } from "./create.ts";
 export { BuilderError, type BuilderErrorCode } from "./errors.ts";
 export { chunkSizeDefault, chunkSizeMax, chunkSizeMin } from "./limits.ts";
+export { blobEntry, type LoadedImage, loadImage, withoutInlinedBootstrap } from "./load-tree.ts";
+export { type MergeOptions, type MergeResult, mergeLayers } from "./merge.ts";
 export { type PrefetchPatterns, type PrefetchPolicy, parsePrefetchPatterns } from "./prefetch.ts";
 export type { XattrReader } from "./sources/directory.ts";
 export type { WhiteoutSpec } from "./whiteouts.ts";

@@ -164,7 +164,9 @@ class TarTreeBuilder {
 }
 
 function implicitDirectory(name: string): TreeNode {
-  return new TreeNode(name, { mode: modeTypes.dir | 0o755, uid: 0, gid: 0, size: 0, mtime: 0, mtimeNsec: 0, rdev: 0 });
+  const directory = new TreeNode(name, { mode: modeTypes.dir | 0o755, uid: 0, gid: 0, size: 0, mtime: 0, mtimeNsec: 0, rdev: 0 });
+  directory.implicit = true;
+  return directory;
 }
 
 /** The later entry wins; if both are directories the children stay. */

@@ -82,7 +82,7 @@ export function writeBootstrap(options: BootstrapOptions): Buffer {
     blobTableOffset,
     blobTableSize,
     chunkSize,
-    chunkTableOffset: chunks.length > 0 ? inodesEnd : 0,
+    chunkTableOffset: inodesEnd,
     chunkTableSize: chunks.length * CHUNK_RECORD.recordSize,
     prefetchTableOffset: prefetch.length > 0 ? blobTableOffset + blobTableSize : 0,
     prefetchTableSize: 4 * prefetch.length,

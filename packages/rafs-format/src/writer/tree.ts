@@ -74,6 +74,8 @@ export class TreeNode {
   chunks: StoredChunk[] = [];
   readonly children: Map<string, TreeNode> | undefined;
   link: HardlinkIdentity | undefined = undefined;
+  /** a directory that the source did not name, made because something lies in it: a layer below knows better what it looks like */
+  implicit = false;
 
   /** builder's inode number: position in numbering order, or that of the first name of a hardlinked inode */
   ino = 0;

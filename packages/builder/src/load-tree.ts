@@ -1,0 +1,113 @@
+/** A bootstrap as a tree that can be changed and written again. */
+import { type BlobRecord, type Bootstrap, blobFeatures, ciphers, compressors, digesters, openBootstrap } from "@nydus-ts/rafs-format";
+import { type BlobEntry, type HardlinkIdentity, type StoredChunk, TreeNode } from "@nydus-ts/rafs-format/writer";
+import { BuilderError } from "./errors.ts";
+
+export interface LoadedImage {
+  bootstrap: Bootstrap;
+  root: TreeNode;
+  blobs: BlobEntry[];
+}
+
+/**
+ * Reads a whole bootstrap. Chunks that the image holds once are one object in the tree.
+ * @throws RafsError for damaged bytes; BuilderError BUILD_INCONSISTENT for a file whose chunks the chunk table does not have
+ */
+export function loadImage(bytes: Uint8Array): LoadedImage {
+  const bootstrap = openBootstrap(bytes);
+  const blobs = bootstrap.blobs.map(blobEntry);
+  const loader = new TreeLoader(bootstrap, blobs);
+  return { bootstrap, blobs, root: loader.load() };
+}
+
+class TreeLoader {
+  readonly #bootstrap: Bootstrap;
+  readonly #blobs: readonly BlobEntry[];
+  readonly #links = new Map<number, HardlinkIdentity>();
+  readonly #chunks = new Map<string, StoredChunk>();
+
+  constructor(bootstrap: Bootstrap, blobs: readonly BlobEntry[]) {
+    this.#bootstrap = bootstrap;
+    this.#blobs = blobs;
+  }
+
+  load(): TreeNode {
+    const directories = new Map<string, TreeNode>();
+    let root: TreeNode | undefined;
+    for (const { path, nid } of this.#bootstrap.walk()) {
+      const text = Buffer.from(path).toString("latin1");
+      const slash = text.lastIndexOf("/");
+      const node = this.#node(text.slice(slash + 1), nid);
+      if (root === undefined) root = node;
+      else directories.get(text.slice(0, slash))!.children!.set(node.name, node);
+      if (node.isDirectory) directories.set(text === "/" ? "" : text, node);
+    }
+    return root!;
+  }
+
+  #node(name: string, nid: number): TreeNode {
+    const inode = this.#bootstrap.inode(nid);
+    const node = new TreeNode(name, { ...inode, mtime: Number(inode.mtime) });
+    if (!Number.isSafeInteger(node.mtime))
+      throw new BuilderError("BUILD_INCONSISTENT", `inode ${nid} has a time of ${inode.mtime} seconds`);
+    if (node.isSymlink) node.target = this.#bootstrap.readLink(nid);
+    const xattrs = this.#bootstrap.xattrs(nid);
+    if (xattrs.size > 0) node.xattrs = xattrs;
+    if (!node.isDirectory && inode.nlink > 1) node.link = this.#linkOf(inode.ino);
+    for (const chunk of this.#bootstrap.chunksOf(nid)) {
+      const key = `${chunk.blobIndex}:${chunk.chunkIndex}:${chunk.uncompressedOffset}`;
+      let stored = this.#chunks.get(key);
+      if (!stored) {
+        const record = this.#bootstrap.chunkRecord(chunk);
+        if (!record) {
+          throw new BuilderError(
+            "BUILD_INCONSISTENT",
+            `chunk ${chunk.chunkIndex} of blob ${chunk.blobIndex} (inode ${nid}) is not in the chunk table`,
+          );
+        }
+        stored = { ...record, index: record.chunkIndex, crc32: record.crc32c, blob: this.#blobs[record.blobIndex] };
+        this.#chunks.set(key, stored);
+      }
+      node.chunks.push(stored);
+    }
+    return node;
+  }
+
+  #linkOf(ino: number): HardlinkIdentity {
+    let link = this.#links.get(ino);
+    if (!link) {
+      link = { hardlink: true };
+      this.#links.set(ino, link);
+    }
+    return link;
+  }
+}
+
+/** The row of a blob table as it was read, to be written again. */
+export function blobEntry(record: BlobRecord): BlobEntry {
+  return {
+    id: record.id,
+    chunkSize: record.chunkSize,
+    chunkCount: record.chunkCount,
+    compressor: compressors.indexOf(record.compressor),
+    digester: digesters.indexOf(record.digester),
+    features: record.features,
+    compressedSize: record.compressedSize,
+    uncompressedSize: record.uncompressedSize,
+    ciCompressor: compressors.indexOf(record.ciCompressor),
+    ciOffset: record.ciOffset,
+    ciCompressedSize: record.ciCompressedSize,
+    ciUncompressedSize: record.ciUncompressedSize,
+    tocSize: record.tocSize,
+    tocDigest: record.tocDigest ?? new Uint8Array(32),
+    metaDigest: record.cipherKey ?? record.metaDigest ?? new Uint8Array(32),
+    metaSize: record.metaSize,
+    cipher: ciphers.indexOf(record.cipher),
+    cipherIv: record.cipherIv ?? new Uint8Array(16),
+  };
+}
+
+/** A blob whose bootstrap stood inside it, seen from a bootstrap that stands outside. Source: spec/nydus-image.md, section 11.3 */
+export function withoutInlinedBootstrap(blob: BlobEntry): BlobEntry {
+  return { ...blob, features: (blob.features & ~blobFeatures.inlinedFsMeta) >>> 0 };
+}

@@ -1,0 +1,66 @@
+/** Several layers become one image. Source: spec/nydus-image.md, section 12 */
+import { type BlobEntry, forEachDirectory, numberTree, type TreeNode, writeBootstrap } from "@nydus-ts/rafs-format/writer";
+import { BuilderError } from "./errors.ts";
+import { blobsMax, chunkSizeDefault } from "./limits.ts";
+import { overlay } from "./overlay.ts";
+import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
+
+export interface MergeOptions {
+  /** trees of the layers, lowest first; they are used up. Their chunks must refer to `BlobEntry` objects that are one per blob */
+  layers: readonly TreeNode[];
+  compressor: number;
+  digester: number;
+  cipher: number;
+  explicitUidGid: boolean;
+  prefetch: { policy: PrefetchPolicy; patterns: readonly string[] };
+}
+
+export interface MergeResult {
+  bootstrap: Buffer;
+  root: TreeNode;
+  /** the blobs that are referenced, in the order of the blob table */
+  blobs: BlobEntry[];
+}
+
+/**
+ * Applies the layers with OCI whiteouts and writes one bootstrap. Blobs that nothing refers to any more are left out.
+ * @throws BuilderError BUILD_LIMIT (too many blobs), BUILD_INCONSISTENT (chunk sizes differ)
+ */
+export function mergeLayers(options: MergeOptions): MergeResult {
+  let root: TreeNode | undefined;
+  for (const layer of options.layers) root = overlay(root, layer, "oci");
+  if (!root) throw new BuilderError("BUILD_INCONSISTENT", "there is no layer to merge");
+  const order = numberTree(root);
+  const blobs = blobsByFirstReference(root);
+  if (blobs.length > blobsMax)
+    throw new BuilderError("BUILD_LIMIT", `the layers have ${blobs.length} blobs with data; an image holds at most ${blobsMax}`);
+  const chunkSize = blobs[0]?.chunkSize ?? chunkSizeDefault;
+  const other = blobs.find((blob) => blob.chunkSize !== chunkSize);
+  if (other) {
+    throw new BuilderError(
+      "BUILD_INCONSISTENT",
+      `can not merge bootstraps with inconsistent chunk size: blob ${other.id} has 0x${other.chunkSize.toString(16)}, blob ${blobs[0].id} has 0x${chunkSize.toString(16)}`,
+    );
+  }
+  const bootstrap = writeBootstrap({
+    root,
+    nodeCount: order.length,
+    blobs,
+    chunkSize,
+    compressor: options.compressor,
+    digester: options.digester,
+    cipher: options.cipher,
+    explicitUidGid: options.explicitUidGid,
+    hasXattr: true,
+    prefetch: options.prefetch.policy === "fs" ? matchPrefetch(root, order, options.prefetch.patterns).exact : [],
+  });
+  return { bootstrap, root, blobs };
+}
+
+function blobsByFirstReference(root: TreeNode): BlobEntry[] {
+  const blobs = new Set<BlobEntry>();
+  forEachDirectory(root, (directory) => {
+    for (const node of directory.sorted) for (const chunk of node.chunks) blobs.add(chunk.blob);
+  });
+  return [...blobs];
+}
