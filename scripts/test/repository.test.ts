@@ -14,7 +14,9 @@ describe("every package is complete", () => {
   test.each(packages)("%s has a README, a public surface, tests and a version of its own", (name) => {
     const manifest = JSON.parse(read(`packages/${name}/package.json`));
     expect(existsSync(join(root, `packages/${name}/README.md`)), `write packages/${name}/README.md`).toBe(true);
-    expect(existsSync(join(root, `packages/${name}/src/index.ts`)), `packages/${name}/src/index.ts names what the package offers`).toBe(true);
+    expect(existsSync(join(root, `packages/${name}/src/index.ts`)), `packages/${name}/src/index.ts names what the package offers`).toBe(
+      true,
+    );
     expect(manifest.exports["."]["@nydus-ts/source"]).toBe("./src/index.ts");
     expect(manifest.version).toMatch(/^\d+\.\d+\.\d+$/);
     const tests = tracked.filter((file) => file.startsWith(`packages/${name}/test/`) && file.endsWith(".test.ts"));
@@ -31,7 +33,8 @@ test("what a package imports stands in its package.json", () => {
       for (const [, specifier] of read(file).matchAll(/^(?:import|export)[^;]*?from "([^".][^"]*)";/gm)) {
         if (specifier === undefined || specifier.startsWith("node:")) continue;
         const dependency = specifier.startsWith("@") ? specifier.split("/").slice(0, 2).join("/") : (specifier.split("/")[0] as string);
-        if (!declared.has(dependency) && dependency !== "vitest") faults.push(`${file}: add ${dependency} to packages/${name}/package.json`);
+        if (!declared.has(dependency) && dependency !== "vitest")
+          faults.push(`${file}: add ${dependency} to packages/${name}/package.json`);
       }
     }
   }

@@ -1,0 +1,114 @@
+import { execFileSync } from "node:child_process";
+import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { build, type Plugin } from "esbuild";
+import { repositoryRoot } from "./libraries.ts";
+
+/** Executable and the package whose src/bin.ts it is. */
+export const executables = {
+  "containerd-nydus-grpc": "snapshotter",
+  nydusd: "nydusd",
+  nydusctl: "nydusctl",
+  "nydus-image": "nydus-image",
+} as const;
+
+/**
+ * Packages that load a compiled module by a path of their own: they stay beside the bundle, in dist/node_modules, with the one
+ * binary of this machine; everything else is in the bundle.
+ */
+const nativePackages: Readonly<Record<string, (architecture: string) => string>> = {
+  koffi: (architecture) => `@koromix/koffi-linux-${architecture}`,
+  "@napi-rs/blake-hash": (architecture) => `@napi-rs/blake-hash-linux-${architecture}-gnu`,
+  "lz4-napi": (architecture) => `@antoniomuso/lz4-napi-linux-${architecture}-gnu`,
+};
+
+/** Bundles every executable into dist and writes its launcher into bin. What was there stays until all of it is replaced at once. */
+export async function buildBundles(): Promise<void> {
+  const finished = join(repositoryRoot, "dist");
+  const out = `${finished}.partial`;
+  rmSync(out, { recursive: true, force: true });
+  mkdirSync(out, { recursive: true });
+  const used = new Set<string>();
+  for (const [executable, name] of Object.entries(executables)) {
+    await build({
+      entryPoints: [entryOf(name)],
+      outfile: join(out, `${executable}.mjs`),
+      bundle: true,
+      platform: "node",
+      format: "esm",
+      target: "node26",
+      conditions: ["@nydus-ts/source"],
+      minifySyntax: true,
+      keepNames: true,
+      sourcemap: false,
+      legalComments: "none",
+      logLevel: "warning",
+      define: { __NYDUS_BUILD__: JSON.stringify(buildInfo()) },
+      // CommonJS packages inside an ES module still call require.
+      banner: {
+        js: 'import { createRequire as nydusCreateRequire } from "node:module"; const require = nydusCreateRequire(import.meta.url);',
+      },
+      plugins: [keepNativeOutside(used)],
+    });
+    writeLauncher(executable);
+  }
+  for (const name of used) copyNative(name, join(out, "node_modules"));
+  rmSync(finished, { recursive: true, force: true });
+  renameSync(out, finished);
+}
+
+function keepNativeOutside(used: Set<string>): Plugin {
+  return {
+    name: "native packages stay outside",
+    setup(context) {
+      context.onResolve({ filter: /^(koffi|@napi-rs\/blake-hash|lz4-napi)$/ }, ({ path }) => {
+        used.add(path);
+        return { path, external: true };
+      });
+    },
+  };
+}
+
+function copyNative(name: string, target: string): void {
+  const binary = nativePackages[name]?.(process.arch) as string;
+  const source = join(repositoryRoot, "node_modules");
+  if (!existsSync(join(source, binary))) throw new Error(`${binary} is not installed; run: npm ci`);
+  // Headers, documentation and the binaries for another libc are of no use at run time.
+  const wanted = (path: string): boolean => !/\/(vendor|doc|musl_[a-z0-9]+)(\/|$)/.test(path.slice(source.length));
+  cpSync(join(source, name), join(target, name), { recursive: true, filter: wanted, dereference: true });
+  cpSync(join(source, binary), join(target, binary), { recursive: true, filter: wanted, dereference: true });
+}
+
+const entryOf = (name: string): string => join(repositoryRoot, "packages", name, "src/bin.ts");
+
+/** The launcher brings its Node: the repository's npm package in a checkout, the copy beside the bundle after installation. */
+export function launcherText(executable: string, node: string, bundleDirectory: string): string {
+  return `#!/bin/sh
+# Written by the build. Starts ${executable} with the Node that belongs to it.
+self=$0
+[ -L "$self" ] && self=$(readlink -f -- "$self")
+here=\${self%/*}
+: "\${NODE_COMPILE_CACHE=$here/${bundleDirectory}/.compile-cache}"
+export NODE_COMPILE_CACHE
+exec "$here/${node}" --disable-warning=ExperimentalWarning "$here/${bundleDirectory}/${executable}.mjs" "$@"
+`;
+}
+
+function writeLauncher(executable: string): void {
+  const file = join(repositoryRoot, "bin", executable);
+  writeFileSync(file, launcherText(executable, `../node_modules/node-linux-${process.arch}/bin/node`, "../dist"));
+  chmodSync(file, 0o755);
+}
+
+/** What `--version` of every executable prints: the root package's version, the commit and its time, so that one commit gives the same bytes. */
+function buildInfo(): { readonly version: string; readonly commit: string; readonly time: string } {
+  const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
+  const git = (...args: string[]): string => {
+    try {
+      return execFileSync("git", args, { cwd: repositoryRoot, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+    } catch {
+      return "unknown"; // an unpacked archive is no checkout
+    }
+  };
+  return { version, commit: git("rev-parse", "HEAD"), time: git("show", "-s", "--format=%cI", "HEAD") };
+}
