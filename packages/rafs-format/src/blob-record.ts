@@ -70,7 +70,8 @@ export function metaBlobId(blob: BlobRecord, bootstrapFile: string | undefined):
  * none of it true. Ask `locateBlobMeta` for the real place. Source: spec/rafs.md 11, 16
  */
 export function hasMisplacedMeta(blob: BlobRecord): boolean {
-  const size = 24 * blob.chunkCount;
+  // A SEPARATE blob's chunk info does begin its meta blob.
+  const size = hasFeature(blob, "separate") ? 0 : 24 * blob.chunkCount;
   return (
     size > 0 && blob.ciOffset === 0 && blob.ciCompressor === "none" && blob.ciCompressedSize === size && blob.ciUncompressedSize === size
   );
