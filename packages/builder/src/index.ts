@@ -1,3 +1,4 @@
+export type { BlobEntry, TreeNode } from "@nydus-ts/rafs-format/writer";
 export { type Destination, writeFileWhole } from "./artifact.ts";
 export { ChunkDictionary, type FinishedBlob } from "./blob-writer.ts";
 export { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
@@ -6,6 +7,7 @@ export { BuilderError, type BuilderErrorCode } from "./errors.ts";
 export { chunkSizeDefault, chunkSizeMax, chunkSizeMin } from "./limits.ts";
 export { blobEntry, type LoadedImage, loadImage, withoutInlinedBootstrap } from "./load-tree.ts";
 export { type MergeOptions, type MergeResult, mergeLayers } from "./merge.ts";
+export { cloneTree } from "./overlay.ts";
 export { type PrefetchPatterns, type PrefetchPolicy, parsePrefetchPatterns } from "./prefetch.ts";
 export type { XattrReader } from "./sources/directory.ts";
 export type { WhiteoutSpec } from "./whiteouts.ts";

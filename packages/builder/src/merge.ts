@@ -57,10 +57,17 @@ export function mergeLayers(options: MergeOptions): MergeResult {
   return { bootstrap, root, blobs };
 }
 
+/** Layers with equal data have one blob: its first row stands for all. */
 function blobsByFirstReference(root: TreeNode): BlobEntry[] {
-  const blobs = new Set<BlobEntry>();
+  const blobs = new Map<string, BlobEntry>();
   forEachDirectory(root, (directory) => {
-    for (const node of directory.sorted) for (const chunk of node.chunks) blobs.add(chunk.blob);
+    for (const node of directory.sorted) {
+      for (const chunk of node.chunks) {
+        const known = blobs.get(chunk.blob.id);
+        if (known) chunk.blob = known;
+        else blobs.set(chunk.blob.id, chunk.blob);
+      }
+    }
   });
-  return [...blobs];
+  return [...blobs.values()];
 }

@@ -1,5 +1,5 @@
 /** Putting one layer's tree on another's. Source: spec/nydus-image.md, section 11.2 */
-import type { TreeNode } from "@nydus-ts/rafs-format/writer";
+import { TreeNode } from "@nydus-ts/rafs-format/writer";
 import { overlayOpaqueXattr, type WhiteoutSpec, whiteoutOf } from "./whiteouts.ts";
 
 /**
@@ -27,4 +27,16 @@ export function overlay(lower: TreeNode | undefined, upper: TreeNode, spec: Whit
   result.children!.clear();
   for (const [name, node] of union) result.children!.set(name, node);
   return result;
+}
+
+/** A copy of a tree that can be used up while the first stays. Chunks and hardlink identities are shared. */
+export function cloneTree(node: TreeNode): TreeNode {
+  const copy = new TreeNode(node.name, node);
+  copy.target = node.target;
+  copy.xattrs = node.xattrs && new Map(node.xattrs);
+  copy.chunks = node.chunks;
+  copy.link = node.link;
+  copy.implicit = node.implicit;
+  for (const child of node.children?.values() ?? []) copy.children!.set(child.name, cloneTree(child));
+  return copy;
 }

@@ -1,5 +1,6 @@
 /** `nydus-image [GLOBAL OPTIONS] <VERB> [OPTIONS] [ARGS]`. Source: spec/nydus-image.md, section 1 */
 import { Command, CommanderError, Option } from "commander";
+import { addConvert } from "./commands/convert.ts";
 import { addCreate } from "./commands/create.ts";
 import { addUnsupported } from "./commands/unsupported.ts";
 import { formatError } from "./errors.ts";
@@ -30,6 +31,7 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
     .option("-L, --log-file <path>", "log to this file instead of standard error")
     .version(builderVersion, "-V, --version");
   addCreate(program, context);
+  addConvert(program, context);
   addUnsupported(program);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });
