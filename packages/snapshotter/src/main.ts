@@ -1,0 +1,180 @@
+import { accessSync, constants, mkdirSync, realpathSync } from "node:fs";
+import { dirname, join } from "node:path";
+import type * as grpc from "@grpc/grpc-js";
+import { Garbage, reconcile } from "./cleaner.ts";
+import { parseCommandLine } from "./cli.ts";
+import { Layout } from "./config/layout.ts";
+import { type LoadedConfig, loadConfig } from "./config/load.ts";
+import type { Config } from "./config/schema.ts";
+import { findImage } from "./containerd/image-lookup.ts";
+import { messageOf, SnapshotterError } from "./errors.ts";
+import { RafsInstances } from "./instances/rafs-instances.ts";
+import { RegistryConfig } from "./instances/registry-config.ts";
+import { loadTemplate } from "./instances/template.ts";
+import { createLog, type Log } from "./log.ts";
+import { LogFile } from "./log-file.ts";
+import { createServer, listen } from "./service/server.ts";
+import { Snapshotter } from "./snapshotter.ts";
+import { openDatabase } from "./store/database.ts";
+import { makeDirectory } from "./store/directories.ts";
+import { InstanceStore } from "./store/instances.ts";
+import { SnapshotStore } from "./store/snapshots.ts";
+import { packageVersion } from "./version.ts";
+
+/** What an executable is given by its caller. */
+export interface MainIo {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** The file that was started, to find sister programs beside it. */
+  readonly program: string;
+  writeOut(text: string): void;
+  writeErr(text: string): void;
+  /** Fires when the process is asked to end (SIGTERM, SIGINT). */
+  readonly terminate: AbortSignal;
+}
+
+/** 0 ended as asked, 1 could not start, 2 wrong command line. */
+export type ExitCode = 0 | 1 | 2;
+
+/** Runs the snapshotter until it is told to end. Daemons go on without it. */
+export async function main(argv: readonly string[], io: MainIo): Promise<ExitCode> {
+  const invocation = parseCommandLine(argv, io);
+  if (invocation.kind === "done") return invocation.exitCode;
+  let loaded: LoadedConfig;
+  try {
+    loaded = loadConfig(invocation.config, invocation.overrides);
+  } catch (error) {
+    io.writeErr(`containerd-nydus-grpc: ${messageOf(error)}\n`);
+    return 1;
+  }
+  const { config, warnings } = loaded;
+  let log: Log | undefined;
+  try {
+    // Paths below root are made from the resolved one, so that they equal what the kernel shows in its mount table.
+    mkdirSync(config.root, { recursive: true, mode: 0o700 });
+    const root = realpathSync(config.root);
+    const layout = new Layout({ root, cache: config.cache_manager.cache_dir || undefined, logs: config.log.dir || undefined });
+    log = openLog(config, layout, io);
+    for (const warning of warnings) log.warn({}, warning);
+    const explicitTemplate = invocation.overrides.nydusdConfig !== undefined;
+    return await run({ config, layout, log, explicitTemplate }, io);
+  } catch (error) {
+    const text = messageOf(error);
+    log?.error({ error: text, code: error instanceof SnapshotterError ? error.code : undefined }, "failed to start nydus-snapshotter");
+    io.writeErr(`containerd-nydus-grpc: ${text}\n`);
+    return 1;
+  }
+}
+
+async function run(start: { config: Config; layout: Layout; log: Log; explicitTemplate: boolean }, io: MainIo): Promise<ExitCode> {
+  const { config, layout, log } = start;
+  for (const directory of [layout.cache, layout.config, layout.socket, layout.supervisor]) makeDirectory(directory, 0o755);
+  makeDirectory(layout.snapshots, 0o700);
+  const db = openDatabase(layout.database);
+  const snapshots = new SnapshotStore(db);
+  const instances = new InstanceStore(db);
+  const template = loadTemplate(config.daemon.nydusd_config, {
+    optional: !start.explicitTemplate && config.daemon.nydusd_config === "/etc/nydus/nydusd-config.json",
+  });
+  const rafs = new RafsInstances({
+    store: instances,
+    layout,
+    configs: new RegistryConfig({
+      template,
+      cache: layout.cache,
+      mirrorsDir: config.remote.mirrors_config.dir,
+      containerdConfigPath: config.remote.mirrors_config.containerd_config_path,
+      credentials: [],
+      findImage: (bootstrap) => findImage(config.containerd.address, bootstrap, log),
+      log,
+    }),
+    settings: {
+      command: config.daemon.nydusd_path || findProgram("nydusd", io),
+      logLevel: NYDUSD_LEVELS[config.log.level],
+      logRotationMiB: config.daemon.log_rotation_size,
+      threads: config.daemon.threads_number,
+      failoverPolicy: config.daemon.failover_policy,
+      recoverPolicy: config.daemon.recover_policy,
+    },
+    mode: config.daemon_mode === "multiple" ? "dedicated" : config.daemon_mode,
+    log,
+  });
+  const garbage = new Garbage({ snapshots, instances, rafs, layout, log });
+  const snapshotter = new Snapshotter({
+    store: snapshots,
+    layout,
+    instances: rafs,
+    cleaner: garbage,
+    log,
+    syncRemove: config.snapshot.sync_remove,
+    volatile: config.snapshot.enable_overlayfs_volatile,
+  });
+  const server = createServer(snapshotter, { log });
+  // Restoring goes on beside the first calls: each waits for its own image only.
+  const restoring = config.daemon_mode === "none" ? Promise.resolve() : reconcile({ snapshots, instances, rafs, layout, log });
+  await listen(server, config.address, { uid: config.uid, gid: config.gid });
+  log.info({ address: config.address, root: layout.root, version: packageVersion, mode: config.daemon_mode }, "nydus-snapshotter is ready");
+  void restoring.then(() => garbage.kick()).catch((error) => log.error({ error: messageOf(error) }, "reconciling failed"));
+
+  await aborted(io.terminate);
+  log.info({}, "told to end");
+  await stopServer(server);
+  await garbage.close();
+  if (config.cleanup_on_close) await rafs.stopAll();
+  else await rafs.release();
+  db.close();
+  log.info({}, "nydus-snapshotter exited");
+  return 0;
+}
+
+/** nydusd knows five levels. */
+const NYDUSD_LEVELS = {
+  panic: "error",
+  fatal: "error",
+  error: "error",
+  warn: "warn",
+  warning: "warn",
+  info: "info",
+  debug: "debug",
+  trace: "trace",
+} as const satisfies Record<Config["log"]["level"], string>;
+
+function openLog(config: Config, layout: Layout, io: MainIo): Log {
+  if (config.log.log_to_stdout) return createLog(config.log.level, io.writeOut);
+  const file = new LogFile({
+    directory: layout.logs,
+    bytesMax: config.log.log_rotation_max_size * 1024 * 1024,
+    backups: config.log.log_rotation_max_backups,
+    ageMs: config.log.log_rotation_max_age * 86_400_000,
+    localTime: config.log.log_rotation_local_time,
+    compress: config.log.log_rotation_compress,
+  });
+  return createLog(config.log.level, (line) => file.write(line));
+}
+
+/** A program beside this one, else the first in PATH; the bare name when there is none, so that the message of its start says so. */
+function findProgram(name: string, io: MainIo): string {
+  for (const directory of [dirname(io.program), ...(io.env["PATH"] ?? "").split(":")]) {
+    try {
+      const path = join(directory, name);
+      accessSync(path, constants.X_OK);
+      return path;
+    } catch {
+      // The next directory.
+    }
+  }
+  return name;
+}
+
+const aborted = (signal: AbortSignal): Promise<void> =>
+  signal.aborted ? Promise.resolve() : new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+
+/** Running calls get a moment to finish; then their connections are cut. */
+function stopServer(server: grpc.Server): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(() => server.forceShutdown(), 2_000);
+  server.tryShutdown(() => {
+    clearTimeout(timer);
+    resolve();
+  });
+  return promise;
+}
