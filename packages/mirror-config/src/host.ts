@@ -28,6 +28,8 @@ export interface HostConfig {
   readonly sharesCredentials: boolean;
   /** Health URL; absent: `<host><basePath>/`. */
   readonly pingUrl?: string;
+  /** Connection set-up; absent: the client's default. */
+  readonly connectTimeoutMs?: number;
   readonly failureLimit: number;
   readonly healthCheckIntervalMs: number;
   /** containerd tells a mirror which registry is meant: `?ns=docker.io`. */

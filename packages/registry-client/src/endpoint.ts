@@ -102,7 +102,7 @@ export class Endpoint {
         priority: request.priority,
         signal,
         attempt,
-        ...(this.config.kind === "mirror" ? { connectTimeoutMs: MIRROR_CONNECT_TIMEOUT_MS } : {}),
+        ...connectTimeout(this.config),
         ...(request.idleTimeoutMs === undefined ? {} : { idleTimeoutMs: request.idleTimeoutMs }),
         ...(request.direct === undefined ? {} : { direct: request.direct }),
         ...(request.proxyHeaders === undefined ? {} : { proxyHeaders: request.proxyHeaders }),
@@ -176,8 +176,7 @@ export class Endpoint {
     const realm = this.#realm(challenge);
     const { credential, source } = await this.#credential(challenge, deadline);
     const named = (challenge.params.get("scope") ?? "").split(" ").filter((scope) => scope !== "");
-    // A challenge names what this request lacks; a mount also needs the repository it takes from.
-    const wanted = named.length === 0 ? scopes : [...new Set([...named, ...(scopes.length > 1 ? scopes : [])])];
+    const wanted = scopesOf(named, scopes);
     const secret = credential !== undefined && credential.kind !== "bearer";
     if (secret && realm.protocol === "http:" && this.#scheme === "https" && !this.config.skipVerify) {
       throw new RegistryError("REGISTRY_UNAUTHORIZED", `${hostUrl(this.config)} wants the password sent to ${realm.origin} without TLS`, {
@@ -233,6 +232,34 @@ export class Endpoint {
     }
     return { credential: await credentials.lookup(this.#options.registryHost, options), source };
   }
+}
+
+function connectTimeout(config: HostConfig): { connectTimeoutMs?: number } {
+  const ms = config.connectTimeoutMs ?? (config.kind === "mirror" ? MIRROR_CONNECT_TIMEOUT_MS : undefined);
+  return ms === undefined ? {} : { connectTimeoutMs: ms };
+}
+
+/**
+ * What to ask a token for: what the challenge names, or what the call needs if that covers it (a HEAD before an upload is challenged for
+ * `pull` only), and for a mount also the repository it takes from.
+ */
+function scopesOf(named: readonly string[], wanted: readonly string[]): readonly string[] {
+  const covers = (scope: string): boolean => {
+    const cut = scope.lastIndexOf(":");
+    const [resource, actions] = [scope.slice(0, cut + 1), scope.slice(cut + 1).split(",")];
+    return wanted.some(
+      (one) =>
+        one.startsWith(resource) &&
+        actions.every((action) =>
+          one
+            .slice(cut + 1)
+            .split(",")
+            .includes(action),
+        ),
+    );
+  };
+  if (named.every(covers)) return wanted;
+  return wanted.length > 1 ? [...new Set([...named, ...wanted])] : named;
 }
 
 /** What a source keeps for the mirror itself; a source that answers every host alike says nothing about the mirror. */

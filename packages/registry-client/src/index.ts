@@ -1,5 +1,7 @@
+export { type RegistryBackend, type RegistryBackendMetrics, type RegistryBackendOptions, registryBackend } from "./backend.ts";
 export { type CallOptions, RegistryClient, type RegistryClientOptions } from "./client.ts";
 export { anonymous, type Credential, type Credentials, credentialOfAuth, firstOf, staticCredentials } from "./credentials/credentials.ts";
+export { type DockerConfigOptions, dockerConfigCredentials } from "./credentials/docker-config.ts";
 export {
   currentPlatform,
   type Descriptor,
