@@ -1,5 +1,12 @@
-import { spawn } from "node:child_process";
-import { createNetwork, type NetworkOptions, startContainerd, startRegistry, startSnapshotter, Workspace } from "@nydus-ts/testkit";
+import {
+  createNetwork,
+  firstOutputAt,
+  type NetworkOptions,
+  startContainerd,
+  startRegistry,
+  startSnapshotter,
+  Workspace,
+} from "@nydus-ts/testkit";
 
 /** One way to run an image. */
 export interface Contender {
@@ -58,9 +65,8 @@ export async function coldStart(contender: Contender, options: ColdStartOptions)
     const begin = performance.now();
     await containerd.cri.pullImage(image, { deadlineMs: 600_000 });
     const pulled = performance.now();
-    const ctr = ["ctr", "--address", containerd.socket, "--namespace", "k8s.io", "run", "--rm", "--net-host", "--snapshotter", snapshotter];
-    const [command, ...args] = network.enter(ctr[0] as string, [...ctr.slice(1), image, "cold", ...options.command]);
-    const output = await firstOutput(command as string, args, options.expect);
+    const ctr = ["--address", containerd.socket, "--namespace", "k8s.io", "run", "--rm", "--net-host", "--snapshotter", snapshotter];
+    const output = await firstOutputAt("ctr", [...ctr, image, "cold", ...options.command], options.expect, { network });
     const requests = registry.requests().slice(before);
     return {
       pullSeconds: (pulled - begin) / 1000,
@@ -71,23 +77,4 @@ export async function coldStart(contender: Contender, options: ColdStartOptions)
   } finally {
     await network.shape({});
   }
-}
-
-/** The moment at which the command's output holds the text; waits for its end and throws when it fails. */
-function firstOutput(command: string, args: readonly string[], text: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
-    let at = 0;
-    let output = "";
-    let errors = "";
-    child.stdout.on("data", (part: Buffer) => {
-      output += part.toString();
-      if (at === 0 && output.includes(text)) at = performance.now();
-    });
-    child.stderr.on("data", (part: Buffer) => {
-      errors += part.toString();
-    });
-    child.on("error", reject);
-    child.on("close", (code) => (code === 0 && at > 0 ? resolve(at) : reject(new Error(`${args.join(" ")}: ${code}\n${errors}${output}`))));
-  });
 }

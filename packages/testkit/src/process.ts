@@ -52,6 +52,8 @@ export function startProgram(options: ProgramOptions): Program {
     cwd: options.directory,
     env: { ...process.env, ...options.env },
     stdio: ["ignore", log, log],
+    // A session of its own: Ctrl-C in the terminal reaches the one that started it, which then ends things in order.
+    detached: true,
   });
   closeSync(log);
   if (child.pid === undefined) throw new Error(`${options.command} can not be started; is it installed? (scripts/setup)`);
@@ -63,6 +65,7 @@ export async function run(command: string, args: readonly string[] = [], options
   const [first, ...rest] = options.network?.enter(command, args) ?? [command, ...args];
   const deadlineMs = options.deadlineMs ?? limits.runDeadlineMs;
   const child = spawn(first as string, rest, { cwd: options.directory, env: { ...process.env, ...options.env }, stdio: "pipe" });
+  endWithThisProcess(child);
   const stdout = collect(child.stdout);
   const stderr = collect(child.stderr);
   child.stdin.on("error", () => {}); // it may end without reading its input
@@ -82,6 +85,36 @@ export async function run(command: string, args: readonly string[] = [], options
     throw new Error(`${[command, ...args].join(" ")} ${why}\n${result.stderr.slice(-2000)}\n${result.stdout.slice(-500)}`);
   }
   return result;
+}
+
+/**
+ * Runs a command until its standard output holds `text`, and to its end.
+ *
+ * @returns the moment (performance.now()) at which the text was complete
+ */
+export async function firstOutputAt(
+  command: string,
+  args: readonly string[],
+  text: string,
+  options: Pick<RunOptions, "network" | "deadlineMs"> = {},
+): Promise<number> {
+  const [first, ...rest] = options.network?.enter(command, args) ?? [command, ...args];
+  const child = spawn(first as string, rest, { stdio: ["ignore", "pipe", "pipe"] });
+  endWithThisProcess(child);
+  let at = 0;
+  let output = "";
+  child.stdout.on("data", (part: Buffer) => {
+    output += part.toString();
+    if (at === 0 && output.includes(text)) at = performance.now();
+  });
+  const stderr = collect(child.stderr);
+  const timer = setTimeout(() => child.kill("SIGKILL"), options.deadlineMs ?? limits.runDeadlineMs);
+  const code = await new Promise<number>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (status) => resolve(status ?? -1));
+  }).finally(() => clearTimeout(timer));
+  if (code !== 0 || at === 0) throw new Error(`${[command, ...args].join(" ")} ended with ${code}\n${stderr()}${output}`);
+  return at;
 }
 
 /** Polls until `probe` gives a value; its last error is the cause when the deadline passes. */
@@ -137,4 +170,19 @@ function collect(stream: NodeJS.ReadableStream): () => string {
   const parts: Buffer[] = [];
   stream.on("data", (part: Buffer) => parts.push(part));
   return () => Buffer.concat(parts).toString("utf8");
+}
+
+const unfinished = new Set<ChildProcess>();
+let watched = false;
+
+/** A command that is still running when this process ends is told to end too. */
+function endWithThisProcess(child: ChildProcess): void {
+  if (!watched) {
+    process.on("exit", () => {
+      for (const one of unfinished) one.kill("SIGTERM");
+    });
+  }
+  watched = true;
+  unfinished.add(child);
+  child.on("close", () => unfinished.delete(child));
 }

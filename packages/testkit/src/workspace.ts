@@ -14,6 +14,7 @@ export class Workspace implements AsyncDisposable {
   readonly #deferred: (() => Promise<void> | void)[] = [];
   readonly #keep: boolean;
   #disposed = false;
+  #disposal: Promise<void> | undefined;
   readonly #atExit = (): void => {
     if (!this.#disposed && !this.#keep) sweep(this.directory);
   };
@@ -40,8 +41,13 @@ export class Workspace implements AsyncDisposable {
     return program;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#disposed) return;
+  /** A second call waits for the first. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#disposal ??= this.#dispose();
+    return this.#disposal;
+  }
+
+  async #dispose(): Promise<void> {
     const faults: unknown[] = [];
     for (let undo = this.#deferred.pop(); undo !== undefined; undo = this.#deferred.pop()) {
       try {
