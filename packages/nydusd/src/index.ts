@@ -1,1 +1,1 @@
-export {};
+export { type ExitCode, type MainIo, main } from "./main.ts";

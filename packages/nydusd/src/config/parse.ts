@@ -21,11 +21,10 @@ const secretKeys = new Set(["auth", "registry_token", "access_key_id", "access_k
  * Reads a configuration: version 2 as JSON or TOML, version 1 as JSON.
  *
  * @param name  what messages call the text: its path, or "configuration of /mountpoint"
- * @param pullAuth  value of IMAGE_PULL_AUTH; replaces `backend.registry.auth`
  * @throws NydusdError CONFIG_INVALID: all faults at once, each `name:line: key: expectation, finding`
  * Source: spec/nydusd.md, section 3
  */
-export function parseConfig(text: string, name: string, pullAuth?: string): ParsedConfig {
+export function parseConfig(text: string, name: string): ParsedConfig {
   if (Buffer.byteLength(text) > configBytesMax) throw new NydusdError("CONFIG_INVALID", `${name}: larger than ${configBytesMax} bytes`);
   const { value, lines, form } = readDocument(text, name);
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
@@ -45,7 +44,6 @@ export function parseConfig(text: string, name: string, pullAuth?: string): Pars
     input = toV2(v1);
   }
   const config = check(configV2Schema, input, { name, lines, warnings });
-  if (pullAuth !== undefined && pullAuth !== "") applyPullAuth(config, pullAuth);
   return { config, warnings };
 }
 
@@ -160,11 +158,4 @@ function found(input: unknown): string {
   if (input === undefined) return "";
   if (typeof input === "object" && input !== null) return `, found ${Array.isArray(input) ? "an array" : "a table"}`;
   return `, found ${JSON.stringify(input)?.slice(0, 80)}`;
-}
-
-function applyPullAuth(config: ConfigV2, pullAuth: string): void {
-  if (!Buffer.from(pullAuth, "base64").includes(":")) {
-    throw new NydusdError("CONFIG_INVALID", "IMAGE_PULL_AUTH: expected base64 of user:password");
-  }
-  if (config.backend?.registry != null) config.backend.registry.auth = pullAuth;
 }

@@ -1,0 +1,23 @@
+#!/usr/bin/env node
+import { writeSync } from "node:fs";
+import { isMainThread, workerData } from "node:worker_threads";
+import { runFuseWorker } from "./engines/fuse/index.ts";
+import { main } from "./main.ts";
+
+// One file is both the program and its worker threads, so that it can be bundled.
+if (isMainThread) {
+  const terminate = new AbortController();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => terminate.abort());
+  process.on("SIGPIPE", () => undefined);
+  const write = (fd: number) => (text: string) => {
+    try {
+      writeSync(fd, text);
+    } catch {
+      // Nobody reads what is printed any more; the daemon goes on.
+    }
+  };
+  const io = { env: process.env, workerUrl: new URL(import.meta.url), writeOut: write(1), writeErr: write(2), terminate: terminate.signal };
+  process.exit(await main(process.argv.slice(2), io));
+} else {
+  runFuseWorker(workerData);
+}

@@ -1,0 +1,173 @@
+import { realpathSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { BlobCache } from "@nydus-ts/chunk-store";
+import type { BlobRecord } from "@nydus-ts/rafs-format";
+import type { ConfigV2 } from "../config/index.ts";
+import { describeError, NydusdError } from "../errors.ts";
+import type { Log } from "../log/log.ts";
+import type { ImageBackend } from "./backends.ts";
+import { SwitchingBackend } from "./switching-backend.ts";
+
+/** What one mount brings to a shared blob cache. */
+export interface CacheUse {
+  readonly config: ConfigV2;
+  readonly blob: BlobRecord;
+  readonly backend: ImageBackend;
+  readonly digestOf: (chunkIndex: number) => Uint8Array | undefined;
+}
+
+/** A blob cache as one mount holds it. */
+export interface CacheHandle {
+  readonly cache: BlobCache;
+  readonly directory: string;
+  readonly use: CacheUse;
+  /** Fetches through another back end from now on (remount). */
+  exchange(backend: ImageBackend): void;
+  release(): Promise<void>;
+}
+
+interface Shared {
+  readonly opening: Promise<BlobCache>;
+  readonly fingerprint: string;
+  readonly switching: SwitchingBackend;
+  readonly uses: CacheUse[];
+}
+
+/**
+ * The blob caches of the daemon: one for each blob and directory, however many images and containers read it, so each chunk is
+ * fetched once. Closed with its last use; the files stay.
+ */
+export class CachePool {
+  readonly #shared = new Map<string, Shared>();
+  readonly #log: Log;
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  /** @throws NydusdError MOUNT_BACKEND (cache directory, or the blob is already in use with another description), UNSUPPORTED */
+  async acquire(use: CacheUse): Promise<CacheHandle> {
+    const directory = await cacheDirectory(use.config);
+    const key = join(directory, use.blob.id);
+    const fingerprint = describe(use.blob);
+    let shared = this.#shared.get(key);
+    if (shared === undefined) {
+      const switching = new SwitchingBackend();
+      const uses: CacheUse[] = [];
+      shared = { fingerprint, switching, uses, opening: this.#open(directory, use, switching, uses) };
+      this.#shared.set(key, shared);
+    } else if (shared.fingerprint !== fingerprint) {
+      const hint = "give the images different cache directories";
+      throw new NydusdError(
+        "MOUNT_BACKEND",
+        `blob ${use.blob.id} in ${directory} is in use by an image that describes it otherwise; ${hint}`,
+      );
+    }
+    shared.uses.push(use);
+    shared.switching.add(use.backend.backend);
+    const handle = new Handle(directory, use, shared, () => this.#drop(key, shared));
+    try {
+      handle.opened = await shared.opening;
+      return handle;
+    } catch (cause) {
+      await handle.release();
+      throw new NydusdError("MOUNT_BACKEND", `blob ${use.blob.id}: ${describeError(cause)}`, { cause });
+    }
+  }
+
+  #open(directory: string, use: CacheUse, backend: SwitchingBackend, uses: readonly CacheUse[]): Promise<BlobCache> {
+    return BlobCache.open({
+      directory,
+      blob: use.blob,
+      backend,
+      // Images that share a blob may each know only the digests of the chunks they use.
+      digestOf: (chunkIndex) => {
+        for (const each of uses) {
+          const digest = each.digestOf(chunkIndex);
+          if (digest !== undefined) return digest;
+        }
+        return undefined;
+      },
+      digester: use.blob.digester,
+      validate: use.config.cache?.validate ?? true,
+      amplifyBytesMax: use.config.rafs?.batch_size ?? 1_048_576,
+    });
+  }
+
+  async #drop(key: string, shared: Shared): Promise<void> {
+    this.#shared.delete(key);
+    try {
+      const cache = await shared.opening.catch(() => undefined);
+      await cache?.[Symbol.asyncDispose]();
+    } catch (error) {
+      this.#log.warn(`cache ${key}: not closed cleanly: ${describeError(error)}`);
+    }
+  }
+}
+
+class Handle implements CacheHandle {
+  readonly directory: string;
+  #use: CacheUse;
+  readonly #shared: Shared;
+  readonly #onLast: () => Promise<void>;
+  #released = false;
+  opened: BlobCache | undefined;
+
+  constructor(directory: string, use: CacheUse, shared: Shared, onLast: () => Promise<void>) {
+    this.directory = directory;
+    this.#use = use;
+    this.#shared = shared;
+    this.#onLast = onLast;
+  }
+
+  get cache(): BlobCache {
+    if (this.opened === undefined) throw new TypeError("the blob cache is not open yet");
+    return this.opened;
+  }
+
+  get use(): CacheUse {
+    return this.#use;
+  }
+
+  exchange(backend: ImageBackend): void {
+    if (this.#released) return;
+    this.#shared.switching.add(backend.backend);
+    this.#shared.switching.remove(this.#use.backend.backend);
+    this.#use = { ...this.#use, backend };
+  }
+
+  async release(): Promise<void> {
+    if (this.#released) return;
+    this.#released = true;
+    this.#shared.switching.remove(this.#use.backend.backend);
+    const index = this.#shared.uses.findIndex((use) => use.digestOf === this.#use.digestOf);
+    if (index >= 0) this.#shared.uses.splice(index, 1);
+    if (this.#shared.uses.length === 0) await this.#onLast();
+  }
+}
+
+async function cacheDirectory(config: ConfigV2): Promise<string> {
+  const { cache } = config;
+  if (cache?.type !== "blobcache" && cache?.type !== "filecache") {
+    throw new NydusdError("UNSUPPORTED", `cache.type ${JSON.stringify(cache?.type ?? "")}: images need "blobcache" with a work_dir`);
+  }
+  if (cache.compressed || cache.filecache?.enable_encryption) {
+    throw new NydusdError(
+      "UNSUPPORTED",
+      "cache.compressed and cache.filecache.enable_encryption are not built in this version; remove them",
+    );
+  }
+  const directory = cache.filecache?.work_dir ?? ".";
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o755 });
+    return realpathSync(directory);
+  } catch (cause) {
+    throw new NydusdError("MOUNT_BACKEND", `cache directory ${directory}: ${describeError(cause)}`, { cause });
+  }
+}
+
+function describe(blob: BlobRecord): string {
+  const { chunkCount, chunkSize, uncompressedSize, ciUncompressedSize, ciOffset, compressor } = blob;
+  return [chunkCount, chunkSize, uncompressedSize, ciUncompressedSize, ciOffset, compressor].join(" ");
+}

@@ -1,0 +1,182 @@
+import type { MountRequest } from "@nydus-ts/nydus-api";
+import { effectiveBlobId } from "@nydus-ts/rafs-format";
+import type { ConfigV2 } from "../config/index.ts";
+import type { RafsMount } from "../engines/engine.ts";
+import { describeError, NydusdError } from "../errors.ts";
+import { probeDeadlineMs } from "../limits.ts";
+import type { Log } from "../log/log.ts";
+import { type BackendPool, type ImageBackend, readDeadlineMs } from "./backends.ts";
+import type { CacheHandle, CachePool } from "./caches.ts";
+import { prefetchImage } from "./prefetch.ts";
+import { type ImageSource, openImageSource } from "./source.ts";
+
+export interface ImagePools {
+  readonly backends: BackendPool;
+  readonly caches: CachePool;
+}
+
+/** An image that is open: its bootstrap, its blobs, its back end. Owned by the daemon, served by the engine. */
+export class Image {
+  readonly mountpoint: string;
+  readonly mountedTime: string;
+  readonly blobs: readonly CacheHandle[];
+  readonly source: ImageSource;
+  readonly #pools: ImagePools;
+  readonly #log: Log;
+  readonly #abort = new AbortController();
+  #request: MountRequest;
+  #config: ConfigV2;
+  #backend: ImageBackend;
+  #auth: string | undefined;
+  #prefetching: Promise<void> = Promise.resolve();
+  /** Index in the virtual tree, known once the engine serves it. */
+  vfsIndex = 0;
+
+  private constructor(open: {
+    mountpoint: string;
+    mountedTime: string;
+    request: MountRequest;
+    config: ConfigV2;
+    source: ImageSource;
+    blobs: readonly CacheHandle[];
+    backend: ImageBackend;
+    pools: ImagePools;
+    log: Log;
+  }) {
+    this.mountpoint = open.mountpoint;
+    this.mountedTime = open.mountedTime;
+    this.source = open.source;
+    this.blobs = open.blobs;
+    this.#request = open.request;
+    this.#config = open.config;
+    this.#backend = open.backend;
+    this.#pools = open.pools;
+    this.#log = open.log;
+  }
+
+  /**
+   * Opens bootstrap, back end and cache files; a registry is not contacted.
+   * @throws NydusdError MOUNT_SOURCE, MOUNT_IMAGE, MOUNT_BACKEND, UNSUPPORTED, CONFIG_INVALID
+   */
+  static async open(
+    mountpoint: string,
+    request: MountRequest,
+    config: ConfigV2,
+    pools: ImagePools,
+    log: Log,
+    mountedTime = utcNow(),
+  ): Promise<Image> {
+    const source = await openImageSource(request.source);
+    const blobs: CacheHandle[] = [];
+    let backend: ImageBackend | undefined;
+    try {
+      backend = pools.backends.acquire(config, mountpoint);
+      for (const [index, record] of source.bootstrap.blobs.entries()) {
+        const blob = { ...record, id: effectiveBlobId(record, source.name) };
+        blobs.push(await pools.caches.acquire({ config, blob, backend, digestOf: source.bootstrap.chunkDigests(index) }));
+      }
+      return new Image({ mountpoint, mountedTime, request, config, source, blobs, backend, pools, log });
+    } catch (error) {
+      for (const blob of blobs) await blob.release();
+      if (backend !== undefined) await pools.backends.release(backend);
+      await source[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  get request(): MountRequest {
+    return this.#request;
+  }
+  get config(): ConfigV2 {
+    return this.#config;
+  }
+  get backend(): ImageBackend {
+    return this.#backend;
+  }
+  /** Credentials given by the API since the mount. */
+  get auth(): string | undefined {
+    return this.#auth;
+  }
+
+  /** As the engine wants it. */
+  rafsMount(vfsIndex?: number): RafsMount {
+    return {
+      mountpoint: this.mountpoint,
+      bootstrapPath: this.source.bootstrapPath,
+      blobs: this.blobs.map(({ cache }) => cache),
+      readDeadlineMs: readDeadlineMs(this.#config),
+      xattr: this.#config.rafs?.enable_xattr ?? false,
+      ...(vfsIndex === undefined ? {} : { vfsIndex }),
+    };
+  }
+
+  /**
+   * Proves that the image's data can be had: chunks of the first blob are in the cache, or one small range of it is fetched.
+   * @throws NydusdError MOUNT_BACKEND with host and cause
+   */
+  async probe(): Promise<void> {
+    const first = this.blobs[0];
+    if (first === undefined) return;
+    if (first.cache.ready.some((word) => word !== 0)) return;
+    const { blob } = first.use;
+    const deadlineMs = Math.min(probeDeadlineMs, readDeadlineMs(this.#config));
+    try {
+      await this.#backend.backend.read(
+        blob.id,
+        { offset: 0, length: Math.min(4096, blob.compressedSize) },
+        { deadlineMs, priority: "demand" },
+      );
+    } catch (cause) {
+      const text = `${this.mountpoint}: the image's data can't be fetched, so it is not mounted: blob ${blob.id}: ${describeError(cause)}`;
+      throw new NydusdError("MOUNT_BACKEND", text, { cause });
+    }
+  }
+
+  /** Starts fetching in the background; `dispose` ends it. */
+  startPrefetch(): void {
+    const { rafs, cache } = this.#config;
+    if (rafs?.prefetch.enable !== true) return;
+    // The original needs a second switch and drops everything silently without it (spec/nydusd.md 18, row 34).
+    if (cache?.prefetch.enable === false)
+      this.#log.debug(`${this.mountpoint}: rafs.prefetch is on, cache.prefetch is off; prefetching all the same`);
+    this.#prefetching = prefetchImage({
+      bootstrap: this.source.bootstrap,
+      blobs: this.blobs,
+      config: rafs.prefetch,
+      files: this.#request.prefetch_files ?? undefined,
+      signal: this.#abort.signal,
+      log: this.#log,
+    });
+  }
+
+  /** Uses another configuration: credentials, mirrors, back end. Readers go on; the tree stays as it is. */
+  async reconfigure(request: MountRequest, config: ConfigV2): Promise<void> {
+    const next = this.#pools.backends.acquire(config, this.mountpoint);
+    const previous = this.#backend;
+    for (const blob of this.blobs) blob.exchange(next);
+    this.#backend = next;
+    this.#request = request;
+    this.#config = config;
+    this.#auth = undefined;
+    await this.#pools.backends.release(previous);
+  }
+
+  /** @throws NydusdError UNSUPPORTED when the back end has no credentials */
+  setAuth(auth: string): void {
+    this.#backend.setAuth(auth);
+    this.#auth = auth;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#abort.abort();
+    await this.#prefetching;
+    for (const blob of this.blobs) await blob.release();
+    await this.#pools.backends.release(this.#backend);
+    await this.source[Symbol.asyncDispose]();
+  }
+}
+
+/** `2026-03-04 05:06:07.123000000 +00:00:00` */
+export function utcNow(): string {
+  return `${new Date().toISOString().replace("T", " ").replace("Z", "")}000000 +00:00:00`;
+}
