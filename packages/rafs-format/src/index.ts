@@ -12,6 +12,7 @@ export {
   readChunkMap,
   readMetaFile,
 } from "./cache-files.ts";
+export { type BootstrapSummary, checkBootstrap } from "./check.ts";
 export { readChunkRecord } from "./chunk-table.ts";
 export {
   blobFeatures,
