@@ -37,7 +37,7 @@ export {
   parseListing,
 } from "./listing.ts";
 export { createNetwork, type Network, type NetworkOptions } from "./network.ts";
-export { type Program, type ProgramOptions, type RunOptions, type RunResult, run, startProgram, until } from "./process.ts";
+export { firstOutputAt, type Program, type ProgramOptions, type RunOptions, type RunResult, run, startProgram, until } from "./process.ts";
 export { freePort, type Registry, type RegistryOptions, type RegistryRequest, startRegistry } from "./registry.ts";
 export { ownBinaries, type Snapshotter, type SnapshotterOptions, startSnapshotter } from "./snapshotter.ts";
 export { mountsUnder, processesOf, sweep, Workspace } from "./workspace.ts";
