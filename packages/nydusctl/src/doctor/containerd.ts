@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import toml from "toml";
 import { bad, type Finding, ok, warn } from "./finding.ts";
+import { tomlLine } from "./toml-line.ts";
 
 type Table = Record<string, unknown>;
 
@@ -29,8 +30,8 @@ export function checkContainerd(expected: ContainerdExpectations): { findings: F
   try {
     config = toml.parse(readFileSync(configPath, "utf8")) as Table;
   } catch (error) {
-    const line = (error as { line?: number }).line;
-    return { findings: [bad("containerd", `${configPath}:${line ?? 1}: not valid TOML; containerd will not start`)], facts: none };
+    const line = tomlLine(error);
+    return { findings: [bad("containerd", `${configPath}:${line}: not valid TOML; containerd will not start`)], facts: none };
   }
   const version = typeof config["version"] === "number" ? config["version"] : 1;
   const findings = [...checkPlugin(config, version, expected), ...checkImages(config, version, expected)];

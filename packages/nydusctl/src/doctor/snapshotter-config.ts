@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import toml from "toml";
 import { bad, type Finding, ok } from "./finding.ts";
+import { tomlLine } from "./toml-line.ts";
 
 export interface SnapshotterFacts {
   readonly root: string;
@@ -30,7 +31,7 @@ export function readSnapshotterConfig(path: string): { findings: Finding[]; fact
       },
     };
   } catch (error) {
-    const line = (error as { line?: number }).line ?? 1;
+    const line = tomlLine(error);
     return { findings: [bad("snapshotter", `${path}:${line}: not valid TOML; the snapshotter will not start`)], facts: defaults };
   }
 }

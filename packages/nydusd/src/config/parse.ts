@@ -71,9 +71,9 @@ function readDocument(text: string, name: string): { value: unknown; lines: KeyL
   try {
     return { value: toml.parse(text), lines: tomlKeyLines(text), form: "TOML" };
   } catch (error) {
-    const { line } = error as { line?: number };
+    const { line, location } = error as { line?: number; location?: { start: { line: number } } };
     const reason = text.trim() === "" ? "the text is empty" : "neither JSON (it does not begin with a brace) nor valid TOML";
-    throw new NydusdError("CONFIG_INVALID", `${name}:${line ?? 1}: ${reason}`);
+    throw new NydusdError("CONFIG_INVALID", `${name}:${location?.start.line ?? line ?? 1}: ${reason}`);
   }
 }
 

@@ -114,7 +114,9 @@ function openRegistry(config: RegistryConfig): { inner: BlobBackend; setAuth: (a
 
 function credentialsOf(auth: string | undefined, token: string | undefined): Credentials {
   if (auth !== undefined) return staticCredentials(credentialOfAuth(auth), { source: "auth of nydusd's configuration" });
-  return staticCredentials(token === undefined ? undefined : { kind: "bearer", token }, { source: "registry_token of nydusd's configuration" });
+  return staticCredentials(token === undefined ? undefined : { kind: "bearer", token }, {
+    source: "registry_token of nydusd's configuration",
+  });
 }
 
 function secondsToMs(seconds: number): number {

@@ -12,7 +12,10 @@ import { SwitchingBackend } from "./switching-backend.ts";
 /** What one mount brings to a shared blob cache. */
 export interface CacheUse {
   readonly config: ConfigV2;
+  /** With its effective id. */
   readonly blob: BlobRecord;
+  /** The blob that holds the chunk info. */
+  readonly metaBlobId: string;
   readonly backend: ImageBackend;
   readonly digestOf: (chunkIndex: number) => Uint8Array | undefined;
 }
@@ -80,6 +83,7 @@ export class CachePool {
     return BlobCache.open({
       directory,
       blob: use.blob,
+      metaBlobId: use.metaBlobId,
       backend,
       // Images that share a blob may each know only the digests of the chunks they use.
       digestOf: (chunkIndex) => {

@@ -1,5 +1,5 @@
 import type { MountRequest } from "@nydus-ts/nydus-api";
-import { effectiveBlobId } from "@nydus-ts/rafs-format";
+import { effectiveBlobId, metaBlobId } from "@nydus-ts/rafs-format";
 import type { ConfigV2 } from "../config/index.ts";
 import type { RafsMount } from "../engines/engine.ts";
 import { describeError, NydusdError } from "../errors.ts";
@@ -73,7 +73,8 @@ export class Image {
       backend = pools.backends.acquire(config, mountpoint);
       for (const [index, record] of source.bootstrap.blobs.entries()) {
         const blob = { ...record, id: effectiveBlobId(record, source.name) };
-        blobs.push(await pools.caches.acquire({ config, blob, backend, digestOf: source.bootstrap.chunkDigests(index) }));
+        const digestOf = source.bootstrap.chunkDigests(index);
+        blobs.push(await pools.caches.acquire({ config, blob, metaBlobId: metaBlobId(record, source.name), backend, digestOf }));
       }
       return new Image({ mountpoint, mountedTime, request, config, source, blobs, backend, pools, log });
     } catch (error) {
