@@ -1,0 +1,196 @@
+import { readFileSync } from "node:fs";
+import { EINTR, EIO, FuseReply } from "@nydus-ts/fuse";
+import { rawPread } from "@nydus-ts/linux";
+import { describeError } from "../../errors.ts";
+import type { Log } from "../../log/log.ts";
+import type { InflightRequest, RafsMount } from "../engine.ts";
+import { Counters } from "./counters.ts";
+import { type Miss, pieceNumbers } from "./messages.ts";
+import { SequenceTracker } from "./sequence.ts";
+import { judgeChunk } from "./served-image.ts";
+
+/** How often a reader that wants to give up is looked at again, in milliseconds. */
+const killCheckMs = 200;
+/** Interrupts kept for requests whose miss has not arrived yet. */
+const earlyInterruptsMax = 64;
+const readOpcode = 15;
+
+/** An attached image as the main thread answers for it. */
+export interface MissImage {
+  readonly mount: RafsMount;
+  readonly counters: Counters;
+  readonly sequences: readonly SequenceTracker[];
+  /** Fires at detach and stop. */
+  readonly closing: AbortController;
+}
+
+interface Pending {
+  readonly miss: Miss;
+  interrupted: boolean;
+}
+
+/**
+ * Answers reads whose data must be fetched first: all of the event loop, no worker waits. Each pending read is one small object; data
+ * pass through one buffer, since copying and writing the reply happen in one go.
+ */
+export class MissServer {
+  readonly #images = new Map<number, MissImage>();
+  readonly #pending = new Map<string, Pending>();
+  readonly #earlyInterrupts = new Set<string>();
+  readonly #reply = new FuseReply();
+  readonly #log: Log;
+  #killCheck: NodeJS.Timeout | undefined;
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  attach(index: number, mount: RafsMount, counters: SharedArrayBuffer, section: number): void {
+    this.#images.set(index, {
+      mount,
+      counters: new Counters(counters, section),
+      sequences: mount.blobs.map(() => new SequenceTracker()),
+      closing: new AbortController(),
+    });
+  }
+
+  /** Reads that wait for this image fail. */
+  detach(index: number): void {
+    const image = this.#images.get(index);
+    this.#images.delete(index);
+    for (const [key, { miss }] of [...this.#pending]) if (miss.index === index) this.#finish(key, EIO);
+    image?.closing.abort();
+  }
+
+  /** Forgets all: nothing is answered any more, the successor (or the end of the session) settles what waits. */
+  close(): void {
+    clearInterval(this.#killCheck);
+    this.#killCheck = undefined;
+    this.#pending.clear();
+    for (const { closing } of this.#images.values()) closing.abort();
+    this.#images.clear();
+  }
+
+  inflight(): InflightRequest[] {
+    return [...this.#pending.values()].map(({ miss }) => ({
+      inode: miss.nodeHi * 4294967296 + miss.nodeLo,
+      opcode: readOpcode,
+      unique: miss.uniqueHi * 4294967296 + miss.uniqueLo,
+      timestampSecs: Math.floor(miss.sinceMs / 1000),
+    }));
+  }
+
+  /** Serves one miss. Never rejects: what goes wrong is EIO for the reader, a counter and a line in the log. */
+  async serve(miss: Miss): Promise<void> {
+    const key = keyOf(miss.uniqueHi, miss.uniqueLo);
+    this.#pending.set(key, { miss, interrupted: this.#earlyInterrupts.delete(key) });
+    const image = this.#images.get(miss.index);
+    if (image === undefined) return this.#finish(key, EIO);
+    try {
+      await this.#fetch(image, miss);
+      if (!this.#pending.has(key)) return;
+      this.#copy(image, miss);
+      this.#finish(key, 0);
+      image.counters.countRead(miss.length, (Date.now() - miss.sinceMs) * 1000);
+    } catch (error) {
+      if (!this.#pending.has(key)) return;
+      this.#finish(key, EIO);
+      image.counters.countFailedRead();
+      this.#log.error(`${this.#describe(image, miss)}: ${describeError(error)}`);
+    }
+  }
+
+  async #fetch(image: MissImage, miss: Miss): Promise<void> {
+    const { blobs, readDeadlineMs } = image.mount;
+    const wanted = new Map<number, { chunks: number[]; start: number; end: number }>();
+    for (let at = 0; at < miss.pieces.length; at += pieceNumbers) {
+      const [blob, chunk, start, within, bytes] = miss.pieces.slice(at, at + pieceNumbers) as [number, number, number, number, number];
+      const group = wanted.get(blob) ?? { chunks: [], start: start + within, end: 0 };
+      if (group.chunks.at(-1) !== chunk) group.chunks.push(chunk);
+      group.end = start + within + bytes;
+      wanted.set(blob, group);
+    }
+    await Promise.all(
+      [...wanted].map(async ([index, { chunks, start, end }]) => {
+        const sequentialBytes = image.sequences[index]?.note(start, end) ?? 0;
+        await blobs[index]?.ensure(chunks, {
+          deadlineMs: readDeadlineMs,
+          signal: image.closing.signal,
+          priority: "demand",
+          sequentialBytes,
+        });
+      }),
+    );
+  }
+
+  /** Puts the bytes into the reply, after the same checks as a worker makes. */
+  #copy(image: MissImage, miss: Miss): void {
+    let to = this.#reply.address + this.#reply.payloadStart;
+    for (let at = 0; at < miss.pieces.length; at += pieceNumbers) {
+      const [index, chunk, start, within, bytes] = miss.pieces.slice(at, at + pieceNumbers) as [number, number, number, number, number];
+      const blob = image.mount.blobs[index];
+      if (blob === undefined) throw new TypeError(`no blob ${index}`);
+      const verdict = judgeChunk(blob, chunk, start, within + bytes);
+      if (verdict !== "ready") throw new TypeError(`chunk ${chunk} at ${start} of blob ${index} is ${verdict} after it was fetched`);
+      if (rawPread(blob.dataFd, to, bytes, start + within) !== bytes) throw new TypeError(`the cache file of blob ${index} is too short`);
+      to += bytes;
+    }
+    this.#reply.length = miss.length;
+  }
+
+  #finish(key: string, errno: number): void {
+    const pending = this.#pending.get(key);
+    if (pending === undefined) return;
+    this.#pending.delete(key);
+    const { device, uniqueLo, uniqueHi } = pending.miss;
+    this.#reply.send(device, uniqueLo, uniqueHi, errno); // ENOENT (the reader is gone) and ENODEV (the session is) need no answer
+  }
+
+  #describe(image: MissImage, miss: Miss): string {
+    const nid = (miss.nodeHi & 0xff_ffff) * 4294967296 + miss.nodeLo;
+    const [blob, chunk, start] = miss.pieces as [number, number, number];
+    const id = (image.mount.blobs[blob] as { blob?: { id?: string } } | undefined)?.blob?.id ?? `#${blob}`;
+    return `${image.mount.mountpoint}: a read failed with EIO: inode ${nid} [${miss.fileOffset}..${miss.fileOffset + miss.length}), blob ${id}, chunk ${chunk} at ${start}`;
+  }
+
+  /**
+   * A signal reached a reader. Only one that is being killed gets EINTR: any other (SIGCHLD, Go's SIGURG) must not make a read of a
+   * regular file or a page fault fail. The kernel tells once, so the reader is watched until its data come.
+   */
+  interrupt(uniqueLo: number, uniqueHi: number): void {
+    const key = keyOf(uniqueHi, uniqueLo);
+    const pending = this.#pending.get(key);
+    if (pending === undefined) {
+      // The order may overtake its miss, which comes from another worker.
+      if (this.#earlyInterrupts.size >= earlyInterruptsMax) this.#earlyInterrupts.clear();
+      this.#earlyInterrupts.add(key);
+    } else pending.interrupted = true;
+    this.#releaseKilled();
+    this.#killCheck ??= setInterval(() => this.#releaseKilled(), killCheckMs).unref();
+  }
+
+  #releaseKilled(): void {
+    let watched = this.#earlyInterrupts.size;
+    for (const [key, { miss, interrupted }] of [...this.#pending]) {
+      if (!interrupted) continue;
+      if (isBeingKilled(miss.pid)) this.#finish(key, EINTR);
+      else watched++;
+    }
+    if (watched > 0) return;
+    clearInterval(this.#killCheck);
+    this.#killCheck = undefined;
+  }
+}
+
+const keyOf = (high: number, low: number): string => `${high}:${low}`;
+
+/** Whether SIGKILL is pending for a thread (any fatal signal of a process becomes that). Gone counts as killed. */
+function isBeingKilled(pid: number): boolean {
+  if (pid === 0) return false; // a read by the kernel itself
+  try {
+    const pending = /^SigPnd:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
+    return pending !== undefined && (BigInt(`0x${pending}`) & (1n << 8n)) !== 0n;
+  } catch {
+    return true;
+  }
+}

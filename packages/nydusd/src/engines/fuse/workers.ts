@@ -1,0 +1,167 @@
+import { closeSync } from "node:fs";
+import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
+import { cloneDevice, WorkerTable } from "@nydus-ts/fuse";
+import { eventfd, signalEventfd } from "@nydus-ts/linux";
+import { NydusdError } from "../../errors.ts";
+import type { FuseWorkerData, NumberedOrder, Order, Report } from "./messages.ts";
+
+/** Every worker is up, or has followed an order, within this time; a worker never waits for anything but the disk. */
+const orderDeadlineMs = 10_000;
+/** A worker ends within this time, or it is left to the end of the process (it hangs in a read of a dead disk). */
+const endDeadlineMs = 1_200;
+
+/** Heap bounds of a worker: its file system object holds kilobytes; buffers and maps are outside of the heap. */
+const resourceLimits = { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4, stackSizeMb: 2 };
+
+export interface WorkersOptions {
+  readonly count: number;
+  readonly workerUrl: URL;
+  readonly device: number;
+  /** Each worker reads its own clone of the device. A successor can then not have unanswered requests delivered again. */
+  readonly clone: boolean;
+  readonly trace: boolean;
+  readonly onReport: (report: Report) => void;
+  /** A worker ended without having been told to. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+interface WorkerHandle {
+  readonly worker: Worker;
+  readonly port: MessagePort;
+  readonly wake: number;
+  readonly clone: number | undefined;
+  readonly exited: Promise<void>;
+  hasExited: boolean;
+}
+
+/** The worker threads of one session. Owns them, their wake-up descriptors and clones. */
+export class Workers {
+  readonly table: WorkerTable;
+  readonly #options: WorkersOptions;
+  readonly #handles: WorkerHandle[] = [];
+  readonly #waiting = new Map<number, { remaining: number; settle: (error: Error | undefined) => void }>();
+  #number = 0;
+  #ready = 0;
+  #stopping = false;
+  readonly #up = Promise.withResolvers<void>();
+
+  constructor(options: WorkersOptions) {
+    this.#options = options;
+    this.table = new WorkerTable(options.count);
+    this.#up.promise.catch(() => undefined);
+    for (let index = 0; index < options.count; index++) this.#handles.push(this.#spawn(index));
+  }
+
+  /** Resolves when every worker serves. @throws NydusdError ENGINE */
+  up(): Promise<void> {
+    return withDeadline(this.#up.promise, orderDeadlineMs, "the FUSE workers did not start");
+  }
+
+  /** Sends an order to all workers and waits until each has followed it. @throws NydusdError ENGINE */
+  async order(order: Order): Promise<void> {
+    const number = ++this.#number;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#waiting.set(number, {
+      remaining: this.#handles.length,
+      settle: (error) => (error === undefined ? resolve() : reject(error)),
+    });
+    this.#post({ number, order });
+    try {
+      await withDeadline(promise, orderDeadlineMs, `a FUSE worker did not follow ${order.kind}`);
+    } finally {
+      this.#waiting.delete(number);
+    }
+  }
+
+  /** Ends all workers. false when one of them did not end in time: its descriptors must stay open. */
+  async stop(): Promise<boolean> {
+    this.#stopping = true;
+    this.#post({ number: ++this.#number, order: { kind: "stop" } });
+    const ended = await Promise.all(
+      this.#handles.map((handle) =>
+        withDeadline(handle.exited, endDeadlineMs, "").then(
+          () => true,
+          () => {
+            void handle.worker.terminate();
+            handle.worker.unref();
+            return false;
+          },
+        ),
+      ),
+    );
+    const failure = new NydusdError("ENGINE", "the FUSE session is being stopped");
+    this.#up.reject(failure);
+    for (const { settle } of this.#waiting.values()) settle(failure);
+    this.#handles.forEach((handle, index) => {
+      handle.port.close();
+      if (ended[index] !== true) return;
+      closeSync(handle.wake);
+      if (handle.clone !== undefined) closeSync(handle.clone);
+    });
+    this.#handles.length = 0;
+    return !ended.includes(false);
+  }
+
+  #post(order: NumberedOrder): void {
+    this.#handles.forEach((handle, index) => {
+      if (handle.hasExited) return;
+      handle.port.postMessage(order);
+      this.table.call(index);
+      signalEventfd(handle.wake);
+    });
+  }
+
+  #spawn(index: number): WorkerHandle {
+    const { port1, port2 } = new MessageChannel();
+    const wake = eventfd();
+    const clone = this.#options.clone ? cloneDevice(this.#options.device) : undefined;
+    const data: FuseWorkerData = {
+      kind: "nydusd-fuse",
+      index,
+      device: clone ?? this.#options.device,
+      wake,
+      table: this.table.buffer,
+      port: port2,
+      trace: this.#options.trace,
+    };
+    const worker = new Worker(this.#options.workerUrl, { workerData: data, transferList: [port2], resourceLimits, name: `fuse-${index}` });
+    const { promise: exited, resolve } = Promise.withResolvers<void>();
+    const handle: WorkerHandle = { worker, port: port1, wake, clone, exited, hasExited: false };
+    let failure: unknown;
+    worker.once("error", (error) => {
+      failure = error;
+    });
+    worker.once("exit", (code) => {
+      handle.hasExited = true;
+      resolve();
+      if (failure !== undefined || code !== 0)
+        this.#failed(failure ?? new NydusdError("ENGINE", `FUSE worker ${index} ended with code ${code}`));
+    });
+    port1.on("message", (report: Report) => this.#receive(report));
+    return handle;
+  }
+
+  #failed(error: unknown): void {
+    if (this.#stopping) return;
+    const failure = error instanceof NydusdError ? error : new NydusdError("ENGINE", "a FUSE worker failed", { cause: error });
+    this.#up.reject(failure);
+    for (const { settle } of this.#waiting.values()) settle(failure);
+    this.#options.onFailure(failure);
+  }
+
+  #receive(report: Report): void {
+    if (report.kind === "ready") {
+      if (++this.#ready === this.#handles.length) this.#up.resolve();
+    } else if (report.kind === "done") {
+      const waiting = this.#waiting.get(report.number);
+      if (report.error !== undefined) waiting?.settle(new NydusdError("ENGINE", `a FUSE worker refused an image: ${report.error}`));
+      else if (waiting !== undefined && --waiting.remaining === 0) waiting.settle(undefined);
+    } else this.#options.onReport(report);
+  }
+}
+
+function withDeadline<T>(promise: Promise<T>, deadlineMs: number, what: string): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new NydusdError("ENGINE", `${what} within ${deadlineMs / 1000} s`)), deadlineMs);
+  return Promise.race([promise, late.promise]).finally(() => clearTimeout(timer));
+}
