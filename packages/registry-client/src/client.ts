@@ -101,7 +101,7 @@ export class RegistryClient {
       },
     );
     if (head !== undefined) return head;
-    return this.#perform(
+    return await this.#perform(
       what,
       "GET",
       `/${repository}/manifests/${reference}`,
@@ -128,11 +128,21 @@ export class RegistryClient {
     const digest = checkDigest(descriptor.digest);
     const what = `reading manifest ${this.host}/${repository}@${digest}`;
     using deadline = new Deadline(options.deadlineMs, options.signal);
-    return this.#perform(what, "GET", `/${repository}/manifests/${digest}`, repository, "pull", options, deadline, [], async (answer) => {
-      const bytes = await readAll(answer, MANIFEST_BYTES_MAX, what);
-      verifyDigest(bytes, digest, what);
-      return bytes;
-    });
+    return await this.#perform(
+      what,
+      "GET",
+      `/${repository}/manifests/${digest}`,
+      repository,
+      "pull",
+      options,
+      deadline,
+      [],
+      async (answer) => {
+        const bytes = await readAll(answer, MANIFEST_BYTES_MAX, what);
+        verifyDigest(bytes, digest, what);
+        return bytes;
+      },
+    );
   }
 
   /** Tags and digests of manifests whose `subject` is `digest`, as the index the registry answers; undefined if it knows no referrers. */
@@ -140,7 +150,7 @@ export class RegistryClient {
     const what = `listing referrers of ${this.host}/${repository}@${checkDigest(digest)}`;
     const query = options.artifactType === undefined ? "" : `?artifactType=${encodeURIComponent(options.artifactType)}`;
     using deadline = new Deadline(options.deadlineMs, options.signal);
-    return this.#perform(
+    return await this.#perform(
       what,
       "GET",
       `/${repository}/referrers/${digest}${query}`,
@@ -174,13 +184,23 @@ export class RegistryClient {
   async blobSize(repository: string, digest: string, options: CallOptions): Promise<number | undefined> {
     const what = `looking for blob ${this.host}/${repository}@${checkDigest(digest)}`;
     using deadline = new Deadline(options.deadlineMs, options.signal);
-    return this.#perform(what, "HEAD", `/${repository}/blobs/${digest}`, repository, "pull", options, deadline, [404], async (answer) => {
-      if (answer.status === 404) return undefined;
-      const size = Number(answer.header("content-length") ?? Number.NaN);
-      if (!Number.isSafeInteger(size) || size < 0)
-        throw new RegistryError("REGISTRY_PROTOCOL", `${what}: no usable Content-Length`, { request: answer.request });
-      return size;
-    });
+    return await this.#perform(
+      what,
+      "HEAD",
+      `/${repository}/blobs/${digest}`,
+      repository,
+      "pull",
+      options,
+      deadline,
+      [404],
+      async (answer) => {
+        if (answer.status === 404) return undefined;
+        const size = Number(answer.header("content-length") ?? Number.NaN);
+        if (!Number.isSafeInteger(size) || size < 0)
+          throw new RegistryError("REGISTRY_PROTOCOL", `${what}: no usable Content-Length`, { request: answer.request });
+        return size;
+      },
+    );
   }
 
   /**
@@ -202,7 +222,7 @@ export class RegistryClient {
     }
     if (range.length === 0) return new Uint8Array(0);
     using deadline = new Deadline(options.deadlineMs, options.signal);
-    return this.requester.perform(
+    return await this.requester.perform(
       {
         ...common(options),
         what,
@@ -274,7 +294,7 @@ export class RegistryClient {
   async tags(repository: string, options: CallOptions): Promise<string[]> {
     const what = `listing tags of ${this.host}/${repository}`;
     using deadline = new Deadline(options.deadlineMs, options.signal);
-    return this.#perform(what, "GET", `/${repository}/tags/list`, repository, "resolve", options, deadline, [], async (answer) => {
+    return await this.#perform(what, "GET", `/${repository}/tags/list`, repository, "resolve", options, deadline, [], async (answer) => {
       const tags: unknown = (JSON.parse(Buffer.from(await readAll(answer, ANSWER_BYTES_MAX, what)).toString()) as { tags?: unknown }).tags;
       return Array.isArray(tags) ? tags.filter((tag) => typeof tag === "string") : [];
     });

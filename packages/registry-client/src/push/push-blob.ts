@@ -118,7 +118,7 @@ export async function mountBlob(
 
 async function existing(upload: Upload, repository: string, digest: string): Promise<number | undefined> {
   using deadline = new Deadline(upload.options.stepDeadlineMs, upload.options.signal);
-  return upload.requester.perform(
+  return await upload.requester.perform(
     { ...base(upload), method: "HEAD", path: `/${repository}/blobs/${digest}`, accept: [404] },
     deadline,
     async (answer) => (answer.status === 404 ? undefined : Number(answer.header("content-length") ?? 0)),
@@ -218,7 +218,7 @@ async function sendPiece(upload: Upload, endpoint: Endpoint, start: URL, piece: 
 
 async function start(upload: Upload): Promise<{ location: URL; endpoint: Endpoint }> {
   using deadline = new Deadline(upload.options.stepDeadlineMs, upload.options.signal);
-  return upload.requester.perform(
+  return await upload.requester.perform(
     { ...base(upload), method: "POST", path: upload.path, headers: { "content-length": "0" } },
     deadline,
     async (answer, endpoint) => ({
