@@ -17,10 +17,11 @@ import {
   writeToc,
 } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type Destination } from "./artifact.ts";
-import { type Compressor, compress, compressorNumbers, type Digester, digest, digesterNumbers, sha256 } from "./codecs.ts";
+import { type Compressor, compressHere, compressorNumbers, type Digester, digest, digesterNumbers, sha256 } from "./codecs.ts";
+import type { CompressPool } from "./compress-pool.ts";
 import { crc32c } from "./crc32c.ts";
 import { BuilderError } from "./errors.ts";
-import { bytesInFlightMax, chunksInFlightMax, chunksPerBlobMax } from "./limits.ts";
+import { bytesInFlightMax, chunksInFlightMax, chunksPerBlobMax, spareBuffersMax } from "./limits.ts";
 
 export interface BlobOptions {
   destination: Destination;
@@ -84,6 +85,8 @@ export class BlobWriter implements AsyncDisposable {
 
   readonly #options: BlobOptions;
   readonly #dictionary: ChunkDictionary;
+  readonly #pool: CompressPool;
+  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
   readonly #chunks: StoredChunk[] = [];
   readonly #toc: TocSection[] = [];
   #artifact: Artifact | undefined;
@@ -95,17 +98,28 @@ export class BlobWriter implements AsyncDisposable {
   #failure: unknown;
   #wake: (() => void) | undefined;
 
-  constructor(options: BlobOptions, dictionary: ChunkDictionary) {
+  constructor(options: BlobOptions, dictionary: ChunkDictionary, pool: CompressPool) {
     this.#options = options;
     this.#dictionary = dictionary;
+    this.#pool = pool;
+  }
+
+  /** A buffer for one chunk, to be filled and given to `add`. */
+  allocate(bytes: number): Uint8Array<ArrayBuffer> {
+    return (bytes === this.#options.chunkSize && this.#spare.pop()) || new Uint8Array(new ArrayBuffer(bytes));
+  }
+
+  #recycle(buffer: Uint8Array): void {
+    if (buffer.length === this.#options.chunkSize && this.#spare.length < spareBuffersMax)
+      this.#spare.push(buffer as Uint8Array<ArrayBuffer>);
   }
 
   /**
-   * Takes one chunk; `data` must not be changed afterwards. Resolves as soon as the next chunk may come; stored offsets of the result are
+   * Takes one chunk in a buffer of `allocate`, which must not be touched afterwards. Resolves as soon as the next chunk may come; stored offsets of the result are
    * valid after `finishData`.
    * @throws BuilderError BUILD_LIMIT, BUILD_OUTPUT
    */
-  async add(data: Uint8Array): Promise<StoredChunk> {
+  async add(data: Uint8Array<ArrayBuffer>): Promise<StoredChunk> {
     if (this.#failure !== undefined) throw this.#failure;
     const { digester, compressor } = this.#options;
     this.uncompressedBytes += data.length;
@@ -115,6 +129,7 @@ export class BlobWriter implements AsyncDisposable {
     if (known) {
       this.deduplicatedBytes += data.length;
       this.deduplicatedChunks++;
+      this.#recycle(data);
       return known;
     }
     const blob = this.#begin();
@@ -171,10 +186,11 @@ export class BlobWriter implements AsyncDisposable {
   }
 
   /** Starts compression now, puts the write behind all earlier ones, and waits only if too much is in flight. */
-  async #store(chunk: StoredChunk, data: Uint8Array, compressor: Compressor): Promise<void> {
-    this.#bytesInFlight += data.length;
+  async #store(chunk: StoredChunk, data: Uint8Array<ArrayBuffer>, compressor: Compressor): Promise<void> {
+    const bytes = data.length;
+    this.#bytesInFlight += bytes;
     this.#chunksInFlight++;
-    const compressed = compress(data, compressor);
+    const compressed = this.#pool.compress(data, compressor);
     compressed.catch(() => {}); // told to whoever waits for the turn below
     this.#turn = this.#turn.then(async () => {
       if (this.#failure !== undefined) return;
@@ -185,10 +201,11 @@ export class BlobWriter implements AsyncDisposable {
         if (result.compressed) chunk.flags |= chunkFlags.compressed;
         this.#storedBytes += result.bytes.length;
         await (await this.#output()).append(result.bytes);
+        if (result.compressed) this.#recycle(result.input);
       } catch (failure) {
         this.#failure = failure;
       } finally {
-        this.#bytesInFlight -= data.length;
+        this.#bytesInFlight -= bytes;
         this.#chunksInFlight--;
         this.#wake?.();
       }
@@ -234,7 +251,7 @@ export class BlobWriter implements AsyncDisposable {
   async #writeMeta(blob: BlobEntry, artifact: Artifact): Promise<void> {
     const { inlineBootstrap, toc, compressor } = this.#options;
     const plain = writeChunkInfo(this.#chunks, { version: this.#options.chunkInfoVersion });
-    const stored = await compress(plain, compressor);
+    const stored = await compressHere(plain, compressor);
     const usedCompressor = stored.compressed ? compressor : "none";
     blob.ciCompressor = compressorNumbers[usedCompressor];
     blob.ciOffset = artifact.position;
@@ -281,7 +298,7 @@ export class BlobWriter implements AsyncDisposable {
   /** Puts the bootstrap of this image at the end of the blob. */
   async appendBootstrap(bootstrap: Buffer): Promise<void> {
     const artifact = await this.#output();
-    const stored = await compress(bootstrap, this.#options.toc ? "zstd" : "none");
+    const stored = await compressHere(bootstrap, this.#options.toc ? "zstd" : "none");
     const offset = artifact.position;
     await artifact.append(stored.bytes);
     await artifact.append(writeSectionHeader(sectionNames.bootstrap, stored.bytes.length));

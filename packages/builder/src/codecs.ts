@@ -16,24 +16,26 @@ const zstdCompressAsync = promisify<Uint8Array, { chunkSize: number }, Buffer>(z
 const lz4SizePrefixBytes = 4;
 
 /** Largest output of zstd for `size` bytes. Source: ZSTD_COMPRESSBOUND in zstd.h */
-function zstdBound(size: number): number {
+export function zstdBound(size: number): number {
   return size + (size >>> 8) + (size < 131072 ? (131072 - size) >>> 11 : 0);
 }
 
 export interface Compressed {
   bytes: Uint8Array;
   compressed: boolean;
+  /** the data that was compressed, in the buffer it came in */
+  input: Uint8Array;
 }
 
-/** Compresses off the event loop. What does not get smaller is kept as it is. */
-export async function compress(data: Uint8Array, compressor: Compressor): Promise<Compressed> {
-  if (compressor === "none" || data.length === 0) return { bytes: data, compressed: false };
+/** Compresses in the thread pool of Node. What does not get smaller is kept as it is. */
+export async function compressHere(data: Uint8Array, compressor: Compressor): Promise<Compressed> {
+  if (compressor === "none" || data.length === 0) return { bytes: data, compressed: false, input: data };
   // With room for the largest output in the first piece, zstd works in one shot: a better ratio, and no copy into a window.
   const bytes =
     compressor === "zstd"
       ? await zstdCompressAsync(data, { chunkSize: Math.max(64, zstdBound(data.length)) })
       : (await lz4Compress(data)).subarray(lz4SizePrefixBytes);
-  return bytes.length < data.length ? { bytes, compressed: true } : { bytes: data, compressed: false };
+  return bytes.length < data.length ? { bytes, compressed: true, input: data } : { bytes: data, compressed: false, input: data };
 }
 
 export function digest(data: Uint8Array, digester: Digester): Uint8Array {

@@ -3,6 +3,7 @@ import { type BlobEntry, numberTree, TreeNode, writeBootstrap } from "@nydus-ts/
 import { type Destination, writeWhole } from "./artifact.ts";
 import { BlobWriter, ChunkDictionary, type FinishedBlob } from "./blob-writer.ts";
 import { type Compressor, compressorNumbers, type Digester, digesterNumbers, sha256 } from "./codecs.ts";
+import { CompressPool } from "./compress-pool.ts";
 import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
 import { scanDirectory, storeDirectoryFile, type XattrReader } from "./sources/directory.ts";
 import { readTarTree } from "./sources/tar.ts";
@@ -26,6 +27,8 @@ export interface CreateOptions {
   toc: boolean;
   explicitUidGid: boolean;
   prefetch: { policy: PrefetchPolicy; patterns: readonly string[] };
+  /** share it between builds that run at the same time; absent: one of its own */
+  pool?: CompressPool;
 }
 
 export interface CreateResult {
@@ -46,6 +49,12 @@ export interface CreateResult {
  * @throws BuilderError; RafsError for what the format can not hold
  */
 export async function createImage(options: CreateOptions): Promise<CreateResult> {
+  if (options.pool) return await build(options, options.pool);
+  await using pool = new CompressPool();
+  return await build(options, pool);
+}
+
+async function build(options: CreateOptions, pool: CompressPool): Promise<CreateResult> {
   await using writer = new BlobWriter(
     {
       destination: options.blob,
@@ -59,6 +68,7 @@ export async function createImage(options: CreateOptions): Promise<CreateResult>
       chunkInfoVersion: options.chunkInfoVersion,
     },
     new ChunkDictionary(),
+    pool,
   );
   const { root, entryCount, order } = await readSource(options, writer);
   await writer.finishData();

@@ -2,6 +2,7 @@ export type { BlobEntry, TreeNode } from "@nydus-ts/rafs-format/writer";
 export { type Destination, writeFileWhole } from "./artifact.ts";
 export { ChunkDictionary, type FinishedBlob } from "./blob-writer.ts";
 export { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
+export { CompressPool } from "./compress-pool.ts";
 export { type CreateOptions, type CreateResult, type CreateSource, createImage, writeEmptyExternalBootstrap } from "./create.ts";
 export { BuilderError, type BuilderErrorCode } from "./errors.ts";
 export { chunkSizeDefault, chunkSizeMax, chunkSizeMin } from "./limits.ts";

@@ -20,6 +20,18 @@ export const bytesInFlightMax = 12 * 1024 * 1024;
 /** Chunks in flight, for builds of tiny files: each is a request to the thread pool. Beyond it the source waits. */
 export const chunksInFlightMax = 256;
 
+/** Threads that compress. More than the machine has cores is of no use; beyond eight, reading the source on one thread is the limit. */
+export const compressThreadsMax = 8;
+
+/** Chunks handed to a thread at a time: one it works on, and some small ones behind it so that it does not wait for the next. */
+export const jobsPerThreadMax = 4;
+
+/** Bytes that are compressed before threads are started: starting one takes 40 ms, which a small image should not pay. */
+export const threadStartBytes = 2 * 1024 * 1024;
+
+/** Full-size chunk buffers that are kept to be filled again. More than are in flight are never needed. */
+export const spareBuffersMax = 12;
+
 /** Bytes gathered before they are written to the output file, so that tiny chunks do not cost a system call each. */
 export const writeBatchBytes = 1024 * 1024;
 

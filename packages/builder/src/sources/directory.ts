@@ -139,7 +139,7 @@ export async function storeDirectoryFile(node: TreeNode, path: string, chunkSize
   const fd = openSync(Buffer.from(path, "latin1"), "r");
   try {
     for (let offset = 0; offset < node.size; offset += chunkSize) {
-      const data = Buffer.allocUnsafeSlow(Math.min(chunkSize, node.size - offset));
+      const data = writer.allocate(Math.min(chunkSize, node.size - offset));
       let filled = 0;
       while (filled < data.length) {
         const read = readSync(fd, data, filled, data.length - filled, offset + filled);

@@ -46,7 +46,7 @@ export async function readTarTree(options: TarOptions, writer: BlobWriter): Prom
       const node = tree.add(member);
       if (!node || member.kind !== "file") continue;
       for (let offset = 0; offset < node.size; offset += options.chunkSize) {
-        const data = Buffer.allocUnsafeSlow(Math.min(options.chunkSize, node.size - offset));
+        const data = writer.allocate(Math.min(options.chunkSize, node.size - offset));
         await member.read(data);
         node.chunks.push(await writer.add(data));
       }

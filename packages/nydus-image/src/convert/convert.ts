@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   type Compressor,
+  CompressPool,
   cloneTree,
   compressorNumbers,
   type Digester,
@@ -65,8 +66,9 @@ export async function convertImage(options: ConvertOptions): Promise<ConvertResu
   const parent = options.workDirectory ?? tmpdir();
   await mkdir(parent, { recursive: true });
   const workDirectory = await mkdtemp(join(parent, "nydus-convert-"));
+  await using pool = new CompressPool();
   try {
-    return await new Conversion(options, workDirectory).run();
+    return await new Conversion(options, workDirectory, pool).run();
   } finally {
     options.progress.stop();
     await rm(workDirectory, { recursive: true, force: true });
@@ -76,6 +78,7 @@ export async function convertImage(options: ConvertOptions): Promise<ConvertResu
 class Conversion {
   readonly #options: ConvertOptions;
   readonly #workDirectory: string;
+  readonly #pool: CompressPool;
   readonly #limit = createLimiter(layersInFlightMax);
   /** by digest of the source layer: a layer that several images share is converted once */
   readonly #layers = new Map<string, Promise<ConvertedLayer>>();
@@ -84,7 +87,8 @@ class Conversion {
   #sourceBytes = 0;
   #targetBytes = 0;
 
-  constructor(options: ConvertOptions, workDirectory: string) {
+  constructor(options: ConvertOptions, workDirectory: string, pool: CompressPool) {
+    this.#pool = pool;
     this.#options = options;
     this.#workDirectory = workDirectory;
   }
@@ -201,7 +205,7 @@ class Conversion {
         signal.throwIfAborted();
         return await convertLayer(
           layer,
-          { source, target, compressor, digester, chunkSize, workDirectory: this.#workDirectory, signal },
+          { source, target, compressor, digester, chunkSize, workDirectory: this.#workDirectory, pool: this.#pool, signal },
           progress,
         );
       });

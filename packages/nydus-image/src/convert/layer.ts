@@ -2,7 +2,15 @@
 import { createReadStream } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type BlobEntry, type Compressor, createImage, type Digester, type TreeNode, withoutInlinedBootstrap } from "@nydus-ts/builder";
+import {
+  type BlobEntry,
+  type Compressor,
+  type CompressPool,
+  createImage,
+  type Digester,
+  type TreeNode,
+  withoutInlinedBootstrap,
+} from "@nydus-ts/builder";
 import type { Descriptor, ImageSource, ImageTarget } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import type { LayerProgress } from "./progress.ts";
@@ -14,6 +22,7 @@ export interface LayerOptions {
   digester: Digester;
   chunkSize: number;
   workDirectory: string;
+  pool: CompressPool;
   signal: AbortSignal;
 }
 
@@ -36,7 +45,7 @@ export async function convertLayer(layer: Descriptor, options: LayerOptions, pro
   if (/\+encrypted$/.test(layer.mediaType)) {
     throw new NydusImageError("IMAGE_UNSUPPORTED", `layer ${layer.digest} is encrypted: decrypt the image before converting it`);
   }
-  const { source, target, compressor, digester, chunkSize, workDirectory, signal } = options;
+  const { source, target, compressor, digester, chunkSize, workDirectory, pool, signal } = options;
   const directory = await mkdtemp(join(workDirectory, "layer-"));
   const stream = counted(source.openBlob(layer, { signal }), (bytes) => progress.read(bytes));
   const built = await createImage({
@@ -52,6 +61,7 @@ export async function convertLayer(layer: Descriptor, options: LayerOptions, pro
     toc: true,
     explicitUidGid: true,
     prefetch: { policy: "none", patterns: [] },
+    pool,
   }).catch((cause: unknown) => {
     throw new NydusImageError("IMAGE_SOURCE", `layer ${layer.digest} of ${source.name} can not be converted`, { cause });
   });
