@@ -113,8 +113,12 @@ export async function writeFileWhole(path: string, bytes: Uint8Array): Promise<v
   await writeWhole({ file: path }, bytes, "");
 }
 
-/** As `writeFileWhole`, for an artifact; returns its path. */
-export async function writeWhole(destination: Destination, bytes: Uint8Array, id: string): Promise<string> {
+/** Writes a small artifact whole; in a directory it is named by its SHA-256. Returns its path. */
+export async function writeArtifact(destination: Destination, bytes: Uint8Array): Promise<string> {
+  return await writeWhole(destination, bytes, createHash("sha256").update(bytes).digest("hex"));
+}
+
+async function writeWhole(destination: Destination, bytes: Uint8Array, id: string): Promise<string> {
   await using artifact = await Artifact.create(destination);
   await artifact.append(bytes);
   return await artifact.commit(id);

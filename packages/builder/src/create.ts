@@ -1,8 +1,8 @@
 /** Building one image from one source. Source: spec/nydus-image.md, sections 5.2 and 9 */
 import { type BlobEntry, numberTree, TreeNode, writeBootstrap } from "@nydus-ts/rafs-format/writer";
-import { type Destination, writeWhole } from "./artifact.ts";
+import { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
 import { BlobWriter, ChunkDictionary, type FinishedBlob } from "./blob-writer.ts";
-import { type Compressor, compressorNumbers, type Digester, digesterNumbers, sha256 } from "./codecs.ts";
+import { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 import { CompressPool } from "./compress-pool.ts";
 import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
 import { scanDirectory, storeDirectoryFile, type XattrReader } from "./sources/directory.ts";
@@ -97,9 +97,9 @@ async function build(options: CreateOptions, pool: CompressPool): Promise<Create
     blob = await writer.commit();
   } else {
     blob = await writer.commit();
-    if (!blob && "file" in options.blob) await writeWhole(options.blob, new Uint8Array(0), "");
+    if (!blob && "file" in options.blob) await writeFileWhole(options.blob.file, new Uint8Array(0));
     bootstrap = write();
-    bootstrapPath = await writeWhole(options.bootstrap, bootstrap, sha256(bootstrap).toString("hex"));
+    bootstrapPath = await writeArtifact(options.bootstrap, bootstrap);
   }
   return {
     root,

@@ -28,3 +28,12 @@ export function formatError(error: unknown): string {
   const lines = causes.length === 1 ? [`    ${causes[0]}`] : causes.map((cause, i) => `${String(i).padStart(5)}: ${cause}`);
   return `Error: ${first}\n\nCaused by:\n${lines.join("\n")}\n`;
 }
+
+/** Images that do not fit together; `merge` ends with status 2 for them. Source: spec/nydus-image.md, section 12.7 */
+export class InconsistentError extends NydusImageError {
+  readonly exitCode = 2;
+
+  constructor(message: string) {
+    super("IMAGE_SOURCE", message);
+  }
+}

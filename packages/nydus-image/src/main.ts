@@ -1,7 +1,9 @@
 /** `nydus-image [GLOBAL OPTIONS] <VERB> [OPTIONS] [ARGS]`. Source: spec/nydus-image.md, section 1 */
 import { Command, CommanderError, Option } from "commander";
+import { addCheck } from "./commands/check.ts";
 import { addConvert } from "./commands/convert.ts";
 import { addCreate } from "./commands/create.ts";
+import { addMerge } from "./commands/merge.ts";
 import { addUnsupported } from "./commands/unsupported.ts";
 import { formatError } from "./errors.ts";
 import type { Io } from "./io.ts";
@@ -32,6 +34,8 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
     .version(builderVersion, "-V, --version");
   addCreate(program, context);
   addConvert(program, context);
+  addMerge(program, context);
+  addCheck(program, context);
   addUnsupported(program);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });
