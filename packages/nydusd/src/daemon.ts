@@ -57,6 +57,7 @@ export class Daemon {
   readonly #caches: CachePool;
   readonly #runtime = new Map<string, RuntimeConfig>();
   #inheritance: Inheritance | undefined;
+  #ending: Promise<void> | undefined;
   #finished = false;
 
   constructor(options: DaemonOptions) {
@@ -277,21 +278,27 @@ export class Daemon {
     });
   }
 
-  /** Stops serving and leaves the kernel mount for a successor. */
-  async exit(): Promise<void> {
-    const { reported } = this.#machine;
-    if (reported === "STOPPED") return;
-    if (reported === "RUNNING") await this.#machine.handle("stop", () => this.#stopEngine(false));
-    await this.#machine.handle(reported === "INIT" ? "stop" : "exit", () => this.#stopEngine(false));
-    await this.#closeImages();
+  /** Whether `exit` or `stop` was called: then the end of the session is no surprise. */
+  get ending(): boolean {
+    return this.#ending !== undefined;
+  }
+
+  /** Stops serving and leaves the kernel mount for a successor. Whichever of `exit` and `stop` comes first counts. */
+  exit(): Promise<void> {
+    this.#ending ??= this.#end(false);
+    return this.#ending;
   }
 
   /** Stops serving and removes the kernel mount. */
-  async stop(): Promise<void> {
+  stop(): Promise<void> {
+    this.#ending ??= this.#end(true);
+    return this.#ending;
+  }
+
+  async #end(unmount: boolean): Promise<void> {
     const { reported } = this.#machine;
-    if (reported === "STOPPED") return;
-    if (reported === "RUNNING") await this.#machine.handle("stop", () => this.#stopEngine(true));
-    await this.#machine.handle("stop", () => this.#stopEngine(true));
+    if (reported === "RUNNING") await this.#machine.handle("stop", () => this.#stopEngine(unmount));
+    await this.#machine.handle(unmount || reported === "INIT" ? "stop" : "exit", () => this.#stopEngine(unmount));
     await this.#closeImages();
   }
 

@@ -1,5 +1,6 @@
 import { lstatSync, readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { MNT_DETACH, mountInfo, umount2 } from "@nydus-ts/linux";
 import { apiRoutes } from "./api/routes.ts";
 import { ApiServer } from "./api/server.ts";
@@ -39,11 +40,13 @@ export async function main(argv: readonly string[], io: MainIo): Promise<ExitCod
   if (invocation.mode === "singleton" && invocation.options.fscache !== undefined) return notBuilt("--fscache", io);
   if (invocation.mode === "fuse" && invocation.options.sharedDir !== undefined) return notBuilt("--shared-dir", io);
   await using resources = new AsyncDisposableStack();
+  let log: RootLog | undefined;
   try {
     const sink = openSink(invocation.options, io, resources);
-    const log = createLog(sink, { level: invocation.options.logLevel, format: invocation.options.logFormat });
+    log = createLog(sink, { level: invocation.options.logLevel, format: invocation.options.logFormat });
     return await run(invocation, log, io, resources);
   } catch (error) {
+    if (invocation.options.logFile !== undefined) log?.error(`nydusd ends: ${describeError(error)}`);
     // A fault of the program itself keeps its stack; faults of the world are one line.
     io.writeErr(`Error: ${error instanceof NydusdError ? describeError(error) : error instanceof Error ? error.stack : error}\n`);
     return 1;
@@ -99,6 +102,9 @@ async function run(
   }
 }
 
+/** Milliseconds for the answer to `exit` to leave. */
+const answerMs = 1000;
+
 interface Life {
   readonly daemon: Daemon;
   readonly engine: Engine | undefined;
@@ -128,7 +134,9 @@ async function untilEnd({ daemon, ended, finished, log, io, supervised }: Life):
     ),
   ]);
   io.terminate.removeEventListener("abort", onTerminate);
-  if (how === "unmounted") log.info("the mount was removed from outside");
+  // `exit` of the API has ended the session: its answer goes out first.
+  if (how === "unmounted" && daemon.ending) await Promise.race([finished, sleep(answerMs)]);
+  else if (how === "unmounted") log.info("the mount was removed from outside");
   if (how === "failed") log.error(`the FUSE session failed: ${describeError(failure)}`);
   const stopping = how === "failed" && supervised ? daemon.exit() : daemon.stop();
   const clean = await withinStopDeadline(stopping, undefined, log);

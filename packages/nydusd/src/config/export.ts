@@ -11,7 +11,9 @@ export function exportConfig(config: ConfigV2): Record<string, unknown> {
   const { backend, cache } = copy;
   if (backend != null) {
     for (const kind of backendKinds) backend[kind] ??= null;
-    if (backend.registry != null) Object.assign(backend.registry, { auth: null, registry_token: null });
+    if (backend.registry != null) {
+      Object.assign(backend.registry, { scheme: backend.registry.scheme ?? "https", auth: null, registry_token: null });
+    }
     for (const store of [backend.oss, backend.s3]) if (store != null) Object.assign(store, { access_key_id: "", access_key_secret: "" });
     for (const table of [backend.registry, backend.oss, backend.s3, backend["http-proxy"]]) {
       if (table == null) continue;

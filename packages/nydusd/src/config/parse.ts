@@ -60,6 +60,7 @@ export function readConfigFile(path: string): string {
 }
 
 function readDocument(text: string, name: string): { value: unknown; lines: KeyLines; form: "JSON" | "TOML" } {
+  if (text.trim() === "") throw new NydusdError("CONFIG_INVALID", `${name}:1: the text is empty`);
   if (/^\s*[{[]\s*(["}\]]|$)/.test(text)) {
     try {
       return { value: JSON.parse(text), lines: jsonKeyLines(text), form: "JSON" };
@@ -72,7 +73,7 @@ function readDocument(text: string, name: string): { value: unknown; lines: KeyL
     return { value: toml.parse(text), lines: tomlKeyLines(text), form: "TOML" };
   } catch (error) {
     const { line, location } = error as { line?: number; location?: { start: { line: number } } };
-    const reason = text.trim() === "" ? "the text is empty" : "neither JSON (it does not begin with a brace) nor valid TOML";
+    const reason = "neither JSON (it does not begin with a brace) nor valid TOML";
     throw new NydusdError("CONFIG_INVALID", `${name}:${location?.start.line ?? line ?? 1}: ${reason}`);
   }
 }

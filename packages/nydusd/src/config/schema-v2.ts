@@ -65,7 +65,8 @@ export const localdiskSchema = z.strictObject({ device_path: nonEmpty, disable_g
 
 export const registrySchema = z
   .strictObject({
-    scheme: z.string().default("https"),
+    /** Absent: https, but http for a loopback address, as containerd does. */
+    scheme: z.enum(["http", "https"]).optional(),
     host: nonEmpty,
     repo: nonEmpty,
     auth: basicAuth,

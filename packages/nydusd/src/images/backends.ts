@@ -1,5 +1,6 @@
 import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
-import { type Credentials, credentialOfAuth, registryBackend, staticCredentials } from "@nydus-ts/registry-client";
+import { parseMirrors } from "@nydus-ts/mirror-config";
+import { type Credentials, credentialOfAuth, type ProxyOptions, registryBackend, staticCredentials } from "@nydus-ts/registry-client";
 import type { ConfigV2, RegistryConfig } from "../config/index.ts";
 import { describeError, NydusdError } from "../errors.ts";
 import { readDeadlineDefaultMs } from "../limits.ts";
@@ -16,8 +17,15 @@ export interface ImageBackend {
   setAuth(auth: string): void;
 }
 
-interface Entry extends ImageBackend {
+interface Entry {
+  readonly opening: Promise<ImageBackend>;
+  opened?: ImageBackend;
   uses: number;
+}
+
+interface Opened {
+  readonly inner: BlobBackend;
+  readonly setAuth: (auth: string) => void;
 }
 
 /** The back ends of the daemon: one for each distinct configuration, ended with its last use. */
@@ -35,81 +43,90 @@ export class BackendPool {
    * Opens the back end of a configuration, or shares the one that is there. Nothing is contacted.
    * @throws NydusdError UNSUPPORTED, CONFIG_INVALID
    */
-  acquire(config: ConfigV2, mountpoint: string): ImageBackend {
+  async acquire(config: ConfigV2, mountpoint: string): Promise<ImageBackend> {
     const key = JSON.stringify(config);
     let entry = this.#entries.get(key);
     if (entry === undefined) {
-      entry = this.#open(config, mountpoint);
+      entry = { opening: this.#open(config, mountpoint), uses: 0 };
       this.#entries.set(key, entry);
     }
     entry.uses += 1;
-    return entry;
+    try {
+      entry.opened = await entry.opening;
+      return entry.opened;
+    } catch (error) {
+      if (this.#entries.get(key) === entry) this.#entries.delete(key);
+      throw error;
+    }
   }
 
   async release(backend: ImageBackend): Promise<void> {
     for (const [key, entry] of this.#entries) {
-      if (entry !== backend) continue;
+      if (entry.opened !== backend) continue;
       entry.uses -= 1;
       if (entry.uses > 0) return;
       this.#entries.delete(key);
-      await entry.backend[Symbol.asyncDispose]();
+      await backend.backend[Symbol.asyncDispose]();
     }
   }
 
   all(): readonly ImageBackend[] {
-    return [...this.#entries.values()];
+    return [...this.#entries.values()].flatMap((entry) => entry.opened ?? []);
   }
 
-  #open(config: ConfigV2, name: string): Entry {
-    const { inner, setAuth } = openBackend(config);
+  async #open(config: ConfigV2, name: string): Promise<ImageBackend> {
+    const { inner, setAuth } = await openBackend(config, (line) => this.#log.warn(`${name}: ${line}`));
     const backend = new MeteredBackend(inner, (blobId, range, error) => {
       const text = `${name}: blob ${blobId.slice(0, 12)} [${range.offset}..${range.offset + range.length}): ${describeError(error)}`;
       this.#events.push(text);
       this.#log.error(text);
     });
-    return { name, backend, setAuth, uses: 0 };
+    return { name, backend, setAuth };
   }
 }
 
-function openBackend(config: ConfigV2): { inner: BlobBackend; setAuth: (auth: string) => void } {
-  const { backend } = config;
-  const fixed = (): never => {
-    throw new NydusdError("UNSUPPORTED", `back end ${backend?.type}: credentials can be changed for registries only`);
-  };
+async function openBackend({ backend }: ConfigV2, onWarning: (line: string) => void): Promise<Opened> {
   if (backend?.type === "localfs" && backend.localfs != null) {
     const { blob_file, dir, alt_dirs } = backend.localfs;
-    return {
-      inner: localfsBackend({
-        ...(blob_file === "" ? {} : { blobFile: blob_file }),
-        ...(dir === "" ? {} : { dir }),
-        altDirs: alt_dirs,
-      }),
-      setAuth: fixed,
+    const inner = localfsBackend({
+      ...(blob_file === "" ? {} : { blobFile: blob_file }),
+      ...(dir === "" ? {} : { dir }),
+      altDirs: alt_dirs,
+    });
+    const setAuth = (): never => {
+      throw new NydusdError("UNSUPPORTED", "back end localfs has no credentials; they can be set for registries only");
     };
+    return { inner, setAuth };
   }
-  if (backend?.type === "registry" && backend.registry != null) return openRegistry(backend.registry);
+  if (backend?.type === "registry" && backend.registry != null) return openRegistry(backend.registry, onWarning);
   const known = "localfs and registry work";
   throw new NydusdError("UNSUPPORTED", `backend.type ${JSON.stringify(backend?.type)} is not built in this version; ${known}`);
 }
 
-function openRegistry(config: RegistryConfig): { inner: BlobBackend; setAuth: (auth: string) => void } {
-  const inner = registryBackend({
-    host: config.host,
-    repository: config.repo,
-    scheme: config.scheme === "http" ? "http" : "https",
-    credentials: credentialsOf(config.auth, config.registry_token ?? undefined),
-    mirrors: config.mirrors,
-    hostsDirs: config.hosts_dirs,
-    ...(config.proxy.url === "" ? {} : { proxy: config.proxy }),
-    caFiles: config.ca_cert_files,
-    skipVerify: config.skip_verify,
-    timeoutMs: secondsToMs(config.timeout),
-    connectTimeoutMs: secondsToMs(config.connect_timeout),
-    retryLimit: config.retry_limit,
-    blobUrlScheme: config.blob_url_scheme,
-    blobRedirectedHost: config.blob_redirected_host,
-  });
-  return { inner, setAuth: (auth) => inner.setCredentials(credentialsOf(auth, undefined)) };
+async function openRegistry(config: RegistryConfig, onWarning: (line: string) => void): Promise<Opened> {
+  const { proxy } = config;
+  try {
+    const inner = await registryBackend({
+      host: config.host,
+      repository: config.repo,
+      ...(config.scheme === undefined ? {} : { scheme: config.scheme }),
+      credentials: credentialsOf(config.auth, config.registry_token ?? undefined),
+      mirrors: parseMirrors(config.mirrors, { file: "the configuration", key: "backend.registry.mirrors" }),
+      hostsDirs: config.hosts_dirs,
+      ...(proxy.url === "" ? {} : { proxy: proxyOf(proxy) }),
+      caFiles: config.ca_cert_files,
+      skipVerify: config.skip_verify,
+      timeoutMs: secondsToMs(config.timeout),
+      connectTimeoutMs: secondsToMs(config.connect_timeout),
+      retryLimit: config.retry_limit,
+      blobUrlScheme: config.blob_url_scheme,
+      blobRedirectedHost: config.blob_redirected_host,
+      onWarning,
+    });
+    return { inner, setAuth: (auth) => inner.setCredentials(credentialsOf(auth, undefined)) };
+  } catch (cause) {
+    throw new NydusdError("CONFIG_INVALID", describeError(cause), { cause });
+  }
 }
 
 function credentialsOf(auth: string | undefined, token: string | undefined): Credentials {
@@ -117,6 +134,17 @@ function credentialsOf(auth: string | undefined, token: string | undefined): Cre
   return staticCredentials(token === undefined ? undefined : { kind: "bearer", token }, {
     source: "registry_token of nydusd's configuration",
   });
+}
+
+function proxyOf(proxy: RegistryConfig["proxy"]): ProxyOptions {
+  return {
+    url: proxy.url,
+    ...(proxy.ping_url === "" ? {} : { pingUrl: proxy.ping_url }),
+    fallback: proxy.fallback,
+    checkIntervalMs: secondsToMs(proxy.check_interval),
+    checkPauseElapsedMs: secondsToMs(proxy.check_pause_elapsed),
+    useHttp: proxy.use_http,
+  };
 }
 
 function secondsToMs(seconds: number): number {

@@ -70,7 +70,7 @@ export class Image {
     const blobs: CacheHandle[] = [];
     let backend: ImageBackend | undefined;
     try {
-      backend = pools.backends.acquire(config, mountpoint);
+      backend = await pools.backends.acquire(config, mountpoint);
       for (const [index, record] of source.bootstrap.blobs.entries()) {
         const blob = { ...record, id: effectiveBlobId(record, source.name) };
         const digestOf = source.bootstrap.chunkDigests(index);
@@ -152,7 +152,7 @@ export class Image {
 
   /** Uses another configuration: credentials, mirrors, back end. Readers go on; the tree stays as it is. */
   async reconfigure(request: MountRequest, config: ConfigV2): Promise<void> {
-    const next = this.#pools.backends.acquire(config, this.mountpoint);
+    const next = await this.#pools.backends.acquire(config, this.mountpoint);
     const previous = this.#backend;
     for (const blob of this.blobs) blob.exchange(next);
     this.#backend = next;
