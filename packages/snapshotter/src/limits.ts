@@ -10,7 +10,7 @@ export const listInfosPerMessage = 100;
 export const requestBytesMax = 16 * 1024 * 1024;
 
 /** Wait for a bootstrap that containerd has unpacked: it is complete before Commit, so this only bridges slow disks. */
-export const bootstrapDeadlineMs = 3_000;
+export const bootstrapDeadlineMs = 500;
 
 /** From spawn to a daemon that answers RUNNING. Beyond it the daemon is killed and the call fails with the tail of its log. */
 export const daemonStartDeadlineMs = 20_000;
@@ -37,7 +37,7 @@ export const supervisorStateBytesMax = 64 * 1024 * 1024;
 export const livenessPollMs = 500;
 
 /** Pauses between attempts to bring a daemon back; the last one repeats. Reset after `recoverStableMs` of running. */
-export const recoverPausesMs = [0, 250, 1_000, 5_000, 15_000, 30_000] as const;
+export const recoverPausesMs = [0, 100, 400, 2_000, 8_000, 30_000] as const;
 export const recoverStableMs = 60_000;
 
 /** A daemon started ahead of need (during a pull) without an image mounted stays this long. */

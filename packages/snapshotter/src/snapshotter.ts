@@ -20,6 +20,8 @@ export interface Instances {
   ensure(bootstrap: Snapshot, labels: Labels): Promise<string>;
   /** A nydus image is being pulled: a daemon will be needed soon. */
   expect(): void;
+  /** A layer of a nydus image was removed: what was expected may not come. */
+  expectNoMore(): void;
   /** Bytes and inodes of a blob's files in the cache. */
   cacheUsage(layerDigest: string): Promise<Usage>;
 }
@@ -104,6 +106,7 @@ export class Snapshotter {
     const { store, log, cleaner, syncRemove } = this.#options;
     const removed = store.remove(key);
     log.debug({ key, id: removed.id }, "removed");
+    if (removed.layer !== "ordinary") this.#options.instances.expectNoMore();
     if (syncRemove) await cleaner.run();
     else cleaner.kick();
   }

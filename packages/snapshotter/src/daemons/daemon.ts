@@ -200,6 +200,7 @@ export class Daemon {
     this.#process = process;
     this.#runningSinceMs = performance.now();
     this.#events.count("RUNNING");
+    this.#log.info({ daemon: this.place.id, pid: process.pid }, "nydusd serves");
     this.#watchFor(process);
     void this.collect();
   }

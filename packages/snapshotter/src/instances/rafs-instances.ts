@@ -83,6 +83,10 @@ export class RafsInstances implements Instances {
       .catch((error) => log.warn({ error: messageOf(error) }, "nydusd could not be started ahead of need"));
   }
 
+  expectNoMore(): void {
+    this.#expectedUntilMs = 0;
+  }
+
   async cacheUsage(layerDigest: string): Promise<Usage> {
     const id = /^sha256:([0-9a-f]{64})$/.exec(layerDigest)?.[1];
     if (id === undefined)

@@ -116,7 +116,7 @@ export class SnapshotStore {
     request: { key: string; parent: string; labels: Labels },
     prepareDirectory: (id: number, parentId: number | undefined) => void,
   ): Snapshot {
-    return this.#insert({ ...request, kind: "committed" }, prepareDirectory, { size: 0, inodes: 0 });
+    return this.#insert({ ...request, kind: "committed" }, prepareDirectory);
   }
 
   /** The committed layer that answers for `target` on this parent, if there is one. */
@@ -197,7 +197,6 @@ export class SnapshotStore {
   #insert(
     request: { kind: SnapshotKind; key: string; parent: string; labels: Labels },
     prepareDirectory: (id: number, parentId: number | undefined) => void,
-    usage?: { size: number; inodes: number },
   ): Snapshot {
     if (request.key === "") throw new SnapshotterError("SNAPSHOT_INVALID", "the snapshot key is empty");
     return transaction(this.#db, () => {
@@ -207,21 +206,8 @@ export class SnapshotStore {
       const labels = cleanLabels(request.labels);
       const target = request.kind === "committed" ? (labels[LABELS.target] ?? null) : null;
       const { lastInsertRowid } = this.#db
-        .prepare(
-          "INSERT INTO snapshots (key, parent, kind, labels, target, layer, created_us, updated_us, size, inodes) VALUES (?,?,?,?,?,?,?,?,?,?)",
-        )
-        .run(
-          request.key,
-          parentId,
-          KINDS[request.kind],
-          JSON.stringify(labels),
-          target,
-          layerKindOf(request.labels),
-          us,
-          us,
-          usage?.size ?? null,
-          usage?.inodes ?? null,
-        );
+        .prepare("INSERT INTO snapshots (key, parent, kind, labels, target, layer, created_us, updated_us) VALUES (?,?,?,?,?,?,?,?)")
+        .run(request.key, parentId, KINDS[request.kind], JSON.stringify(labels), target, layerKindOf(request.labels), us, us);
       prepareDirectory(Number(lastInsertRowid), parentId ?? undefined);
       return this.get(request.key);
     });
