@@ -12,5 +12,7 @@ if (values.package !== undefined) {
   buildLibrary(values.package);
 } else {
   if (!values.bundles) for (const name of librariesInOrder()) buildLibrary(name);
-  await buildBundles();
+  await buildBundles().catch(() => {
+    process.exitCode = 1; // esbuild has said what is wrong
+  });
 }

@@ -50,11 +50,11 @@ export async function buildBundles(): Promise<void> {
       },
       plugins: [keepNativeOutside(used)],
     });
-    writeLauncher(executable);
   }
   for (const name of used) copyNative(name, join(out, "node_modules"));
   rmSync(finished, { recursive: true, force: true });
   renameSync(out, finished);
+  for (const executable of Object.keys(executables)) writeLauncher(executable);
 }
 
 function keepNativeOutside(used: Set<string>): Plugin {

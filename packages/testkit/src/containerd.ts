@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { CriClient } from "./cri.ts";
 import type { Network } from "./network.ts";
-import { type Program, type RunResult, run, until } from "./process.ts";
+import { mustRun, type Program, type RunResult, run, until } from "./process.ts";
 import { processesOf, type Workspace } from "./workspace.ts";
 
 export interface ContainerdOptions {
@@ -61,7 +61,7 @@ export async function startContainerd(workspace: Workspace, options: ContainerdO
     run(binary("ctr"), ["--address", socket, "--namespace", namespace, ...args], { network: options.network, ...rest });
   const ready = (): Promise<unknown> =>
     until(`containerd at ${socket}`, async () => {
-      if (!program.running) throw new Error(program.tail());
+      mustRun(program, "containerd");
       return await cri.version();
     });
   const stop = async (): Promise<void> => {

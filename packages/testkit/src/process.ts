@@ -117,6 +117,16 @@ export async function firstOutputAt(
   return at;
 }
 
+/** A program ended while its readiness was waited for: `until` does not go on. */
+export class ProgramEnded extends Error {
+  override readonly name = "ProgramEnded";
+}
+
+/** Throws ProgramEnded with the end of its output when the program does not run any more. */
+export function mustRun(program: Program, what: string): void {
+  if (!program.running) throw new ProgramEnded(`${what} ended; the end of ${program.logFile}:\n${program.tail()}`);
+}
+
 /** Polls until `probe` gives a value; its last error is the cause when the deadline passes. */
 export async function until<T>(
   what: string,
@@ -130,6 +140,7 @@ export async function until<T>(
       const value = await probe();
       if (value !== undefined && value !== false) return value;
     } catch (error) {
+      if (error instanceof ProgramEnded) throw error;
       cause = error;
     }
     if (performance.now() > end) throw new Error(`waited ${deadlineMs} ms in vain for: ${what}`, { cause });

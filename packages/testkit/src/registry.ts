@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import type { Network } from "./network.ts";
-import { type Program, run, until } from "./process.ts";
+import { mustRun, type Program, run, until } from "./process.ts";
 import type { Workspace } from "./workspace.ts";
 
 export interface RegistryOptions {
@@ -68,7 +68,7 @@ http: ${options.roundTripMs === undefined ? `{ addr: "127.0.0.1:${port}" }` : `{
         });
   const host = `127.0.0.1:${port}`;
   await until(`registry at ${host} (log: ${logFile})`, async () => {
-    if (!program.running) throw new Error(program.tail());
+    mustRun(program, "the registry");
     const probe = await run("busybox", ["wget", "-q", "-O", "-", `http://${host}/v2/`], { network: options.network, check: false });
     return probe.code === 0 ? true : undefined;
   });

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import { join } from "node:path";
 import type { Network } from "./network.ts";
-import { type Program, until } from "./process.ts";
+import { mustRun, type Program, until } from "./process.ts";
 import { processesOf, type Workspace } from "./workspace.ts";
 
 /** Folder of the repository's own launchers: containerd-nydus-grpc, nydusd, nydusctl, nydus-image. `npm run build` makes them. */
@@ -85,7 +85,7 @@ ${options.toml ?? ""}
       env: { HOME: directory, ...options.env },
     });
     await until(`the snapshotter's socket ${socket} (log: ${logFile})`, async () => {
-      if (!program.running) throw new Error(program.tail());
+      mustRun(program, "the snapshotter");
       return await accepts(socket);
     });
     return program;
