@@ -23,6 +23,7 @@ export class BootstrapV6 implements Bootstrap {
   readonly flags: bigint;
   readonly rootNid: number;
   readonly inodeCount: number;
+  readonly byteLength: number;
   readonly blobs: readonly BlobRecord[];
   readonly prefetchNids: readonly number[];
   readonly #cursor: RafsV6Cursor;
@@ -33,6 +34,7 @@ export class BootstrapV6 implements Bootstrap {
     const cursor = new RafsV6Cursor(bytes);
     this.#cursor = cursor;
     this.#bytes = bytes;
+    this.byteLength = bytes.length;
     this.chunkSize = cursor.chunkSize;
     this.blockSize = cursor.blockSize;
     this.flags = cursor.superblock.flags;

@@ -76,6 +76,8 @@ export interface Bootstrap {
   readonly rootNid: number;
   /** As the superblock says: v6 names, v5 unique inodes. Not checked against the tree. */
   readonly inodeCount: number;
+  /** Bytes of the bootstrap file. */
+  readonly byteLength: number;
   readonly blobs: readonly BlobRecord[];
   /** What to read first: nids of files, or of directories that stand for all files below them. */
   readonly prefetchNids: readonly number[];
@@ -105,4 +107,6 @@ export interface Bootstrap {
   chunkRecords(): Generator<ChunkRecord, void>;
   /** Digests of a blob's chunks by chunk index, from the chunk records; undefined where none is recorded. */
   chunkDigests(blobIndex: number): (chunkIndex: number) => Uint8Array | undefined;
+  /** v5 only: compares the recorded digest of an inode with its content. @throws RafsError RAFS_DIGEST */
+  verifyDigest?(nid: number): void;
 }

@@ -10,6 +10,7 @@ export type RafsErrorCode =
   | "RAFS_SYMLINK"
   | "RAFS_XATTR"
   | "RAFS_CHUNK"
+  | "RAFS_DIGEST"
   | "RAFS_META"
   | "RAFS_TOC"
   | "RAFS_TAR_HEADER"

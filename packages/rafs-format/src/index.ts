@@ -1,6 +1,7 @@
 export { type BatchContext, BlobMeta, checkChunkInfoSize, openBlobMeta, type ZranContext } from "./blob-meta.ts";
 export { type BlobRecord, effectiveBlobId, hasBlobMeta, hasFeature, hasMisplacedMeta, metaBlobId } from "./blob-record.ts";
 export type { Bootstrap, ChunkRecord, DirectoryEntry, FileChunk, Inode, WalkEntry } from "./bootstrap.ts";
+export { BootstrapV5 } from "./bootstrap-v5.ts";
 export { BootstrapV6 } from "./bootstrap-v6.ts";
 export {
   cacheFileNames,
@@ -49,6 +50,7 @@ export {
   tocFlags,
   xattrPrefixes,
 } from "./constants.ts";
+export { RafsV5Cursor } from "./cursor-v5.ts";
 export { RafsV6Cursor } from "./cursor-v6.ts";
 export { RafsError, type RafsErrorCode } from "./errors.ts";
 export { type Field, type FieldType, type Layout, layout } from "./layout.ts";
@@ -64,7 +66,7 @@ export {
   symlinkBytesMax,
 } from "./limits.ts";
 export { checkMetaHeader, locateBlobMeta, type MetaHeader, metaHeaderBytes, metaTrailerBytes, readMetaHeader } from "./meta-header.ts";
-export { openBootstrap } from "./open-bootstrap.ts";
+export { openBootstrap, openCursor } from "./open-bootstrap.ts";
 export {
   BATCH_CONTEXT,
   CHUNK_INFO_V1,
@@ -89,6 +91,7 @@ export {
   XATTR_ENTRY,
   XATTR_HEADER,
 } from "./records/v6.ts";
+export { isBootstrapV5, type SuperblockV5, withoutExtendedTable } from "./superblock-v5.ts";
 export { isBootstrapV6, type SuperblockV6 } from "./superblock-v6.ts";
 export { readTarHeader, type SectionHeader } from "./tar-header.ts";
 export {

@@ -38,7 +38,8 @@ export interface SuperblockV6 {
   readonly prefetchTable: TableRange;
 }
 
-const knownFlags = Object.values(superFlags).reduce((all, flag) => all | flag, 0n);
+/** All super flags a reader may meet. */
+export const knownSuperFlags = Object.values(superFlags).reduce((all, flag) => all | flag, 0n);
 const compressionFlags = superFlags.compressionNone | superFlags.compressionLz4 | superFlags.compressionGzip | superFlags.compressionZstd;
 const hashFlags = superFlags.hashBlake3 | superFlags.hashSha256;
 
@@ -165,7 +166,7 @@ function readExtension(bytes: Uint8Array, view: DataView, deviceCount: number): 
 }
 
 function checkFlags(flags: bigint): void {
-  if ((flags & ~knownFlags) !== 0n) {
+  if ((flags & ~knownSuperFlags) !== 0n) {
     throw new RafsError("RAFS_UNSUPPORTED", `superblock: flags 0x${flags.toString(16)} hold bits this build does not know`);
   }
   const exactlyOne = (mask: bigint, name: string): void => {

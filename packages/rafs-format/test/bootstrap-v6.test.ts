@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { compareListings, goldenCase, goldenDir, readBootstrap, readListing } from "@nydus-ts/testkit";
 import { describe, expect, test } from "vitest";
-import { type Bootstrap, checkBootstrap, openBootstrap, RafsError } from "../src/index.ts";
+import { type Bootstrap, checkBootstrap, openBootstrap, RafsError, RafsV6Cursor } from "../src/index.ts";
 import { damaged, withBootstrap } from "./golden.ts";
 import { codeOf, eachFlip } from "./hostile.ts";
 import { listBootstrap } from "./listing.ts";
@@ -133,6 +133,23 @@ describe.skipIf(golden === undefined)("a v6 bootstrap that turns bad", () => {
     expect(refused).toBeGreaterThan(served / 10);
   });
 });
+
+test.skipIf(golden === undefined)(
+  "files that claim the same chunk index over and over are refused, before it is read over and over",
+  () => {
+    const bytes = Uint8Array.from(readBootstrap(goldenCase("wide-v6")));
+    const view = new DataView(bytes.buffer);
+    const bootstrap = openBootstrap(bytes);
+    const meta = new RafsV6Cursor(bytes).superblock.metaOffset;
+    for (const { nid, inode } of bootstrap.walk()) {
+      // As many chunks as fit between the inode and the end of the file.
+      const chunks = Math.floor((bytes.length - meta - nid * 32 - 72) / 8);
+      if (inode.type === "file") view.setBigUint64(meta + nid * 32 + 8, BigInt(chunks) * BigInt(bootstrap.chunkSize), true);
+      if (inode.type === "file") view.setUint16(meta + nid * 32, 9, true);
+    }
+    expect(codeOf(() => checkBootstrap(openBootstrap(bytes)))).toBe("RAFS_CHUNK");
+  },
+);
 
 /** Runs of bytes that are not all zero, with 16 bytes of the zeros around them: padding of whole blocks is not tried byte by byte. */
 function usedRanges(bytes: Uint8Array): [number, number][] {

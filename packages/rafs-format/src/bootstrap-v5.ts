@@ -1,0 +1,214 @@
+import type { BlobRecord } from "./blob-record.ts";
+import type { Bootstrap, ChunkRecord, DirectoryEntry, FileChunk, Inode, WalkEntry } from "./bootstrap.ts";
+import { viewOf } from "./bytes.ts";
+import { ChunkRecordIndex, readChunkRecord } from "./chunk-table.ts";
+import { RafsV5Cursor } from "./cursor-v5.ts";
+import { digestOf } from "./digest.ts";
+import { RafsError } from "./errors.ts";
+import { fileTypeOf } from "./file-type.ts";
+import { chunksPerBlobMax } from "./limits.ts";
+import { CHUNK_RECORD } from "./records/blob.ts";
+import { INODE_V5 } from "./records/v5.ts";
+import { withoutExtendedTable } from "./superblock-v5.ts";
+import { resolvePath, walkTree } from "./walk.ts";
+
+/** A v5 bootstrap as objects, for tools; the daemon's readers use `RafsV5Cursor` itself. One object, one thread. */
+export class BootstrapV5 implements Bootstrap {
+  readonly version = 5;
+  readonly chunkSize: number;
+  readonly blockSize: number;
+  readonly flags: bigint;
+  readonly rootNid: number;
+  readonly inodeCount: number;
+  readonly byteLength: number;
+  readonly blobs: readonly BlobRecord[];
+  readonly prefetchNids: readonly number[];
+  readonly #cursor: RafsV5Cursor;
+  readonly #bytes: Uint8Array;
+  #recordOffsets: Uint32Array | undefined;
+  #records: ChunkRecordIndex | undefined;
+
+  constructor(bytes: Uint8Array) {
+    const cursor = new RafsV5Cursor(bytes);
+    this.#cursor = cursor;
+    this.#bytes = bytes;
+    this.byteLength = bytes.length;
+    this.chunkSize = cursor.chunkSize;
+    this.blockSize = cursor.blockSize;
+    this.flags = cursor.superblock.flags;
+    this.rootNid = cursor.rootNid;
+    this.inodeCount = cursor.superblock.inodeCount;
+    this.blobs = cursor.blobs;
+    this.prefetchNids = readPrefetchTable(bytes, cursor.superblock.prefetchTable);
+  }
+
+  inode(nid: number): Inode {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    return {
+      nid,
+      type: fileTypeOf(cursor.mode),
+      mode: cursor.mode,
+      uid: cursor.uid,
+      gid: cursor.gid,
+      size: cursor.size,
+      nlink: cursor.nlink,
+      ino: cursor.ino,
+      mtime: (BigInt(cursor.mtimeHi | 0) << 32n) | BigInt(cursor.mtimeLo),
+      mtimeNsec: cursor.mtimeNsec,
+      rdev: cursor.rdev,
+    };
+  }
+
+  lookup(dirNid: number, name: Uint8Array): number | undefined {
+    const nid = this.#cursor.find(dirNid, name, 0, name.length);
+    return nid === 0 ? undefined : nid;
+  }
+
+  *readDir(nid: number): Generator<DirectoryEntry, void> {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    if (fileTypeOf(cursor.mode) !== "dir") throw new RafsError("RAFS_DIRECTORY", `inode ${nid} is no directory`);
+    const blocks = cursor.blockCount;
+    for (let block = 0; block < blocks; block++) {
+      // The cursor is shared with whoever runs between two `next` calls, so a block is taken out whole.
+      cursor.load(nid);
+      cursor.openBlock(block);
+      const entries: DirectoryEntry[] = [];
+      for (let at = block === 0 ? 2 : 0; at < cursor.entryCount; at++) {
+        cursor.entry(at);
+        const name = this.#bytes.subarray(cursor.entryNameStart, cursor.entryNameEnd);
+        entries.push({ name, nid: cursor.entryNid, type: fileTypeOf(cursor.entryMode) });
+      }
+      yield* entries;
+    }
+  }
+
+  readLink(nid: number): Uint8Array {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    if (fileTypeOf(cursor.mode) !== "symlink") throw new RafsError("RAFS_SYMLINK", `inode ${nid} is no symlink`);
+    const at = cursor.blockOffset(0);
+    const target = this.#bytes.slice(at, at + cursor.size);
+    if (target.includes(0)) throw new RafsError("RAFS_SYMLINK", `inode ${nid}: NUL in the target`);
+    return target;
+  }
+
+  xattrs(nid: number): Map<string, Uint8Array> {
+    const cursor = this.#cursor;
+    const found = new Map<string, Uint8Array>();
+    cursor.load(nid);
+    while (cursor.nextXattr()) {
+      const name = Buffer.from(this.#bytes.subarray(cursor.xattrSuffixStart, cursor.xattrSuffixEnd)).toString("latin1");
+      if (found.has(name)) throw new RafsError("RAFS_XATTR", `inode ${nid}: xattr name ${JSON.stringify(name)} twice`);
+      found.set(name, this.#bytes.subarray(cursor.xattrValueStart, cursor.xattrValueEnd));
+    }
+    return found;
+  }
+
+  *chunksOf(nid: number): Generator<FileChunk, void> {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    const { chunkCount, size } = cursor;
+    for (let index = 0; index < chunkCount; index++) {
+      if (cursor.nid !== nid) cursor.load(nid);
+      cursor.chunk(index);
+      const fileOffset = index * this.chunkSize;
+      yield {
+        fileOffset,
+        length: Math.min(this.chunkSize, size - fileOffset),
+        blobIndex: cursor.chunkBlob,
+        chunkIndex: cursor.chunkIndex,
+        uncompressedOffset: cursor.chunkBlock * this.blockSize,
+      };
+    }
+  }
+
+  walk(): Generator<WalkEntry, void> {
+    return walkTree(this, () => {});
+  }
+
+  resolve(path: string | Uint8Array): number | undefined {
+    return resolvePath(this, path);
+  }
+
+  chunkRecord(chunk: FileChunk): ChunkRecord | undefined {
+    return this.#index().find(chunk.blobIndex, chunk.chunkIndex, chunk.uncompressedOffset);
+  }
+
+  *chunkRecords(): Generator<ChunkRecord, void> {
+    for (const at of this.#offsets()) yield readChunkRecord(this.#bytes, at);
+  }
+
+  chunkDigests(blobIndex: number): (chunkIndex: number) => Uint8Array | undefined {
+    const index = this.#index();
+    return (chunkIndex) => index.digest(blobIndex, chunkIndex);
+  }
+
+  /**
+   * Recomputes the digest of an inode from what it holds: chunk digests, link target, or the recorded digests of the children.
+   *
+   * @throws RafsError RAFS_DIGEST when another one is recorded
+   * Source: spec/rafs.md 3.8
+   */
+  verifyDigest(nid: number): void {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    const recorded = this.#digestAt(cursor.inodeOffset);
+    const parts: Uint8Array[] = [];
+    for (let index = 0; index < cursor.chunkCount; index++) {
+      cursor.chunk(index);
+      parts.push(this.#digestAt(cursor.chunkRecord));
+    }
+    if (fileTypeOf(cursor.mode) === "symlink") parts.push(this.readLink(nid));
+    // `entry` demands that each child names this directory, so children claimed by many directories are not hashed many times.
+    for (let block = 0; fileTypeOf(cursor.mode) === "dir" && block < cursor.blockCount; block++) {
+      cursor.openBlock(block);
+      for (let at = block === 0 ? 2 : 0; at < cursor.entryCount; at++) {
+        cursor.entry(at);
+        parts.push(this.#digestAt(cursor.entryNameStart - INODE_V5.recordSize));
+      }
+    }
+    if (Buffer.compare(digestOf(cursor.superblock.digester, parts), recorded) !== 0) {
+      throw new RafsError("RAFS_DIGEST", `inode ${nid}: its content has another digest than the one recorded`);
+    }
+  }
+
+  #digestAt(offset: number): Uint8Array {
+    return this.#bytes.subarray(offset, offset + 32);
+  }
+
+  /** Offsets of all chunk records. A table that names one inode often can't make them more than fit into the file. */
+  #offsets(): Uint32Array {
+    if (this.#recordOffsets !== undefined) return this.#recordOffsets;
+    const cursor = this.#cursor;
+    const countMax = Math.floor(this.#bytes.length / CHUNK_RECORD.recordSize);
+    const offsets: number[] = [];
+    for (let index = 1; index <= cursor.superblock.inodeEntries; index++) {
+      // Later names of a hardlinked inode have copies of its records.
+      if (!cursor.loadFirstName(index)) continue;
+      for (let chunk = 0; chunk < cursor.chunkCount; chunk++) {
+        cursor.chunk(chunk);
+        offsets.push(cursor.chunkRecord);
+      }
+      if (offsets.length > countMax) throw new RafsError("RAFS_CHUNK", `more than ${countMax} chunk records: inodes overlap`);
+    }
+    this.#recordOffsets = Uint32Array.from(offsets);
+    return this.#recordOffsets;
+  }
+
+  #index(): ChunkRecordIndex {
+    const offsets = this.#offsets();
+    const counts = this.blobs.map(({ features, chunkCount }) => (features === withoutExtendedTable ? chunksPerBlobMax : chunkCount));
+    this.#records ??= new ChunkRecordIndex(this.#bytes, offsets.length, (record) => offsets[record] as number, counts);
+    return this.#records;
+  }
+}
+
+/** Inode numbers up to the first 0. */
+function readPrefetchTable(bytes: Uint8Array, table: { readonly offset: number; readonly size: number }): number[] {
+  const view = viewOf(bytes);
+  const nids = Array.from({ length: table.size / 4 }, (_, index) => view.getUint32(table.offset + index * 4, true));
+  const end = nids.indexOf(0);
+  return end < 0 ? nids : nids.slice(0, end);
+}
