@@ -153,7 +153,9 @@ function openLog(config: Config, layout: Layout, io: MainIo): Log {
 
 /** A program beside this one, else the first in PATH; the bare name when there is none, so that the message of its start says so. */
 function findProgram(name: string, io: MainIo): string {
-  for (const directory of [dirname(io.program), ...(io.env["PATH"] ?? "").split(":")]) {
+  const own = dirname(io.program);
+  // Beside the bundle, in the repository's bin, in the bin of an installation; then where a shell would look.
+  for (const directory of [own, join(own, "../bin"), join(own, "../../bin"), ...(io.env["PATH"] ?? "").split(":")]) {
     try {
       const path = join(directory, name);
       accessSync(path, constants.X_OK);
