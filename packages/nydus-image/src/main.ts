@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from "commander";
 import { addCheck } from "./commands/check.ts";
 import { addConvert } from "./commands/convert.ts";
 import { addCreate } from "./commands/create.ts";
+import { addInspect } from "./commands/inspect.ts";
 import { addMerge } from "./commands/merge.ts";
 import { addUnsupported } from "./commands/unsupported.ts";
 import { formatError } from "./errors.ts";
@@ -36,6 +37,7 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
   addConvert(program, context);
   addMerge(program, context);
   addCheck(program, context);
+  addInspect(program, context);
   addUnsupported(program);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });

@@ -1,5 +1,5 @@
 /** `nydus-image check`: reads everything in a bootstrap and says what is in it. Source: spec/nydus-image.md, section 13.1 */
-import { type Bootstrap, chunkFlags, checkBootstrap, type Inode } from "@nydus-ts/rafs-format";
+import { type Bootstrap, checkBootstrap, chunkFlags, type Inode } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
 import { type BootstrapFile, readBootstrapFile, storedBlobId } from "../bootstrap-file.ts";
 import { NydusImageError } from "../errors.ts";

@@ -2,7 +2,15 @@
 import { writeFile } from "node:fs/promises";
 import type { Compressor, Digester, PrefetchPolicy } from "@nydus-ts/builder";
 import { parsePrefetchPatterns } from "@nydus-ts/builder";
-import { currentPlatform, openImageSource, openImageTarget, type Platform, parsePlatform, parseReference } from "@nydus-ts/registry-client";
+import {
+  currentPlatform,
+  dockerConfigCredentials,
+  openImageSource,
+  openImageTarget,
+  type Platform,
+  parsePlatform,
+  parseReference,
+} from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import { convertImage } from "../convert/convert.ts";
 import { createProgress } from "../convert/progress.ts";
@@ -89,10 +97,10 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
   const log = context.log();
   const targetName = nameTarget(flags);
   const patterns = await prefetchPatterns(context, flags);
-  const registry = flags.plainHttp ? { scheme: "http" as const } : {};
   const signal = context.io.signal;
-  await using source = await openImageSource(flags.source, { ...registry, signal, skipVerify: flags.sourceInsecure ?? false });
-  await using target = await openImageTarget(targetName, { ...registry, signal, skipVerify: flags.targetInsecure ?? false });
+  const registry = { credentials: dockerConfigCredentials({}), signal, ...(flags.plainHttp ? { scheme: "http" as const } : {}) };
+  await using source = await openImageSource(flags.source, { ...registry, skipVerify: flags.sourceInsecure ?? false });
+  await using target = await openImageTarget(targetName, { ...registry, skipVerify: flags.targetInsecure ?? false });
   const started = performance.now();
   const chunkSize = parseChunkSize(flags.chunkSize);
   log.info(`converting ${source.name} to ${target.name}`);

@@ -24,6 +24,7 @@ import {
   type Platform,
   parseManifest,
   platformMatches,
+  RegistryImage,
 } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import { configBytesMax, layersInFlightMax, layersMax, manifestsMax } from "../limits.ts";
@@ -181,7 +182,7 @@ class Conversion {
     const bytes = writeManifest({
       config: configDescriptor,
       layers: [...layers.map(blobLayer), bootstrapLayer(bootstrap.digest, bootstrap.size)],
-      source: { manifest, digest: descriptor.digest, name: source.name },
+      source: { manifest, digest: descriptor.digest, reference: source instanceof RegistryImage ? source.name : undefined },
       builderVersion,
     });
     return await target.writeManifest(bytes, MEDIA_TYPES.ociManifest, tagged);

@@ -76,7 +76,8 @@ function asObject(value: unknown): Record<string, unknown> {
 export interface ManifestParts {
   config: { digest: string; size: number };
   layers: readonly Descriptor[];
-  source: { manifest: ImageManifest; digest: string; name: string };
+  /** `reference`: of a registry; the path of a folder says nothing to others */
+  source: { manifest: ImageManifest; digest: string; reference: string | undefined };
   builderVersion: string;
 }
 
@@ -91,7 +92,7 @@ export function writeManifest(parts: ManifestParts): Buffer {
       annotations: {
         ...parts.source.manifest.annotations,
         [annotations.sourceDigest]: parts.source.digest,
-        [annotations.sourceReference]: parts.source.name,
+        ...(parts.source.reference === undefined ? {} : { [annotations.sourceReference]: parts.source.reference }),
         [annotations.fsVersion]: "6",
         [annotations.builderVersion]: parts.builderVersion,
       },
