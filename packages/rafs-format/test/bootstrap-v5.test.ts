@@ -98,8 +98,8 @@ describe.skipIf(golden === undefined)("damaged v5 bootstraps", () => {
   );
 });
 
-describe.skipIf(golden === undefined)("a v5 bootstrap that turns bad", () => {
-  const bytes = golden === undefined ? new Uint8Array(0) : Uint8Array.from(readBootstrap(goldenCase("plain-v5-tar")));
+describe("a v5 bootstrap that turns bad", () => {
+  const bytes = Uint8Array.from(readFileSync(join(import.meta.dirname, "fixtures/plain-v5.boot")));
 
   test("cut at any byte it is refused", () => {
     for (let length = 0; length < bytes.length; length += length < 8192 ? 64 : 1) {
@@ -121,7 +121,7 @@ describe.skipIf(golden === undefined)("a v5 bootstrap that turns bad", () => {
     expect(refused).toBeGreaterThan(1000);
   });
 
-  test("two directories that claim the same children are refused: a walk would be quadratic", () => {
+  test.skipIf(golden === undefined)("two directories that claim the same children are refused: a walk would be quadratic", () => {
     const copy = Uint8Array.from(readBootstrap(goldenCase("layers-v5-merge3")));
     const bootstrap = openBootstrap(copy);
     const directories = [...bootstrap.walk()].filter(({ inode }) => inode.type === "dir").map(({ nid }) => nid);

@@ -25,16 +25,17 @@ describe("v6 bootstraps of the original", () => {
       for (const { path, nid, inode } of bootstrap.walk()) {
         expect(bootstrap.resolve(path)).toBe(nid);
         if (inode.type !== "dir") continue;
-        let after: Uint8Array = Buffer.from("\x01");
-        for (const { name, nid: child } of bootstrap.readDir(nid)) {
+        const entries = [...bootstrap.readDir(nid)];
+        const names = new Set(entries.map(({ name }) => Buffer.from(name).toString("latin1")).concat("", ".", ".."));
+        let before: Uint8Array = Buffer.alloc(0);
+        for (const { name, nid: child } of entries) {
           expect(bootstrap.lookup(nid, name)).toBe(child);
-          expect(Buffer.compare(after, name)).toBe(-1);
+          expect(Buffer.compare(before, name)).toBe(-1);
+          before = name;
           // Neighbours in name order that are not there: one byte longer, one byte shorter.
-          after = name;
-          const names = Array.from(bootstrap.readDir(nid), (other) => Buffer.from(other.name).toString("latin1"));
-          for (const absent of [`${Buffer.from(name).toString("latin1")}\x01`, Buffer.from(name.subarray(0, -1)).toString("latin1")]) {
-            if (names.length > 200 || names.includes(absent) || absent === "" || absent === "." || absent === "..") continue;
-            expect(bootstrap.lookup(nid, Buffer.from(absent, "latin1"))).toBeUndefined();
+          const text = Buffer.from(name).toString("latin1");
+          for (const absent of [`${text}\x01`, text.slice(0, -1)]) {
+            if (!names.has(absent)) expect(bootstrap.lookup(nid, Buffer.from(absent, "latin1"))).toBeUndefined();
           }
         }
       }
@@ -109,8 +110,8 @@ describe.skipIf(golden === undefined)("damaged v6 bootstraps", () => {
   });
 });
 
-describe.skipIf(golden === undefined)("a v6 bootstrap that turns bad", () => {
-  const bytes = golden === undefined ? new Uint8Array(0) : Uint8Array.from(readBootstrap(goldenCase("plain-v6-tar")));
+describe("a v6 bootstrap that turns bad", () => {
+  const bytes = Uint8Array.from(readFileSync(join(import.meta.dirname, "fixtures/plain-v6.boot")));
 
   test("cut at any byte it is refused", () => {
     for (let length = 0; length < bytes.length; length++) {
