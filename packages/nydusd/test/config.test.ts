@@ -29,7 +29,7 @@ describe("version 1", () => {
     expect(config.cache?.prefetch).toEqual(config.rafs?.prefetch);
     expect(config.rafs).toMatchObject({ batch_size: 0, validate: true, prefetch: { enable: true, threads: 3, prefetch_all: true } });
     expect(config.cache).toMatchObject({ type: "blobcache", validate: true, filecache: { work_dir: "/cache" } });
-    expect(config.backend?.registry).toMatchObject({ scheme: "https", timeout: 5, hosts_dirs: [], mirrors: [] });
+    expect(config.backend?.registry).toMatchObject({ timeout: 5, hosts_dirs: [], mirrors: [] });
   });
 
   test("`compressed` inside cache.config has no effect, as it never had", () => {

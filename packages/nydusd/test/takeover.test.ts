@@ -1,0 +1,181 @@
+import { closeSync, existsSync } from "node:fs";
+import { open, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { findMount, recvWithFds, sendWithFds, type UnixListener, unixListen } from "@nydus-ts/linux";
+import { TestRegistry } from "@nydus-ts/registry-client/testing";
+import { compareListings, goldenAbsent, goldenDir, listTree, readListing, Workspace } from "@nydus-ts/testkit";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { copyCase, endOfNydusd, localConfig, registryConfig, startNydusd } from "./support.ts";
+
+const caseName = "small-v6-zstd-blake3";
+
+/** A supervisor as the snapshotter is one: it keeps state and device, and gives them to the next that asks. */
+class TestSupervisor implements AsyncDisposable {
+  readonly path: string;
+  #listener: UnixListener | undefined;
+  #saved: { data: Buffer; fds: number[] } | undefined;
+  #offering = false;
+  #served = Promise.withResolvers<void>();
+
+  constructor(path: string) {
+    this.path = path;
+  }
+
+  async listen(): Promise<void> {
+    this.#listener = await unixListen(this.path, (fd) => void this.#serve(fd));
+  }
+
+  /** Runs `ask`, which makes a daemon connect and send. */
+  async collect(ask: () => Promise<void>): Promise<void> {
+    this.#offering = false;
+    await this.#round(ask);
+  }
+
+  /** Runs `ask`, which makes a daemon connect and receive. */
+  async offer(ask: () => Promise<void>): Promise<void> {
+    this.#offering = true;
+    await this.#round(ask);
+  }
+
+  async #round(ask: () => Promise<void>): Promise<void> {
+    this.#served = Promise.withResolvers<void>();
+    await Promise.all([ask(), this.#served.promise]);
+  }
+
+  async #serve(fd: number): Promise<void> {
+    try {
+      if (this.#offering) await sendWithFds(fd, this.#saved ?? { data: Buffer.from("nothing"), fds: [] }, { deadlineMs: 5000 });
+      else {
+        for (const old of this.#saved?.fds ?? []) closeSync(old);
+        this.#saved = await recvWithFds(fd, { deadlineMs: 5000, bytesMax: 1 << 26 });
+      }
+    } finally {
+      closeSync(fd);
+      this.#served.resolve();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const fd of this.#saved?.fds ?? []) closeSync(fd);
+    this.#saved = undefined;
+    await this.#listener?.[Symbol.asyncDispose]();
+  }
+}
+
+describe.skipIf(goldenDir() === undefined)(`take-over${goldenDir() === undefined ? ` (${goldenAbsent})` : ""}`, () => {
+  let workspace: Workspace;
+  let supervisor: TestSupervisor;
+
+  beforeEach(async () => {
+    workspace = new Workspace("nydusd-takeover");
+    supervisor = new TestSupervisor(workspace.path("supervisor.sock"));
+    await supervisor.listen();
+    workspace.defer(() => supervisor[Symbol.asyncDispose]());
+  });
+  afterEach(() => workspace[Symbol.asyncDispose]());
+
+  const supervised = () => ["fuse", "--id", "d1", "--supervisor", supervisor.path];
+
+  test("a daemon killed by SIGKILL is followed by one that serves the same mount: an open file goes on, the whole listing is right", async () => {
+    const { golden, bootstrap, blobs, cache } = await copyCase(workspace, caseName);
+    const request = { source: bootstrap, fs_type: "rafs", config: localConfig(blobs, cache) };
+    const first = await startNydusd(workspace, supervised());
+    await first.client.mount("/a", request);
+    await first.client.mount("/b/c", request);
+    await first.client.umount("/a");
+    await first.client.mount("/d", request);
+    await supervisor.collect(() => first.client.sendFd());
+    const entry = readListing(golden).find((each) => each.type === "file" && each.size > 0)!;
+    const file = await open(join(first.mountpoint, "b/c", String(entry.path)));
+    first.program.kill("SIGKILL");
+    await first.program.exited;
+    const reading = file.readFile();
+
+    const second = await startNydusd(workspace, [...supervised(), "--upgrade"], { mountpoint: first.mountpoint });
+    expect((await second.client.info()).state).toBe("INIT");
+    await supervisor.offer(() => second.client.takeover());
+    expect((await second.client.info()).state).toBe("READY");
+    await second.client.start();
+    expect((await second.client.info()).state).toBe("RUNNING");
+    expect((await reading).length).toBe(entry.size);
+    await file.close();
+    for (const place of ["b/c", "d"]) {
+      expect(compareListings(await listTree(join(second.mountpoint, place)), readListing(golden))).toEqual([]);
+    }
+    expect(Object.keys((await second.client.info()).backend_collection ?? {})).toEqual(["/b/c", "/d"]);
+    await second.client.mount("/e", request);
+    await second.client.umount("/b/c");
+    expect(compareListings(await listTree(join(second.mountpoint, "e")), readListing(golden))).toEqual([]);
+
+    second.program.kill("SIGTERM");
+    expect(await second.program.exited).toBe(0);
+    expect(findMount(second.mountpoint)).toBeUndefined();
+  });
+
+  test("a read that waits for the registry while the daemon is killed is answered by the successor", async () => {
+    const { golden, bootstrap, cache, blobs } = await copyCase(workspace, caseName);
+    await using registry = await TestRegistry.start();
+    for (const blob of (await import("node:fs")).readdirSync(blobs)) registry.putBlob(await readFile(join(blobs, blob)), "app");
+    const stall = registry.faults.add({ path: /blobs/ }, { stallMs: Number.POSITIVE_INFINITY });
+    const first = await startNydusd(workspace, supervised());
+    const config = registryConfig(registry.host, cache, { backend: { timeout: 60 } });
+    await first.client.mount("/a", { source: bootstrap, fs_type: "rafs", config });
+    await supervisor.collect(() => first.client.sendFd());
+    const entry = readListing(golden).find((each) => each.type === "file" && each.size > 0)!;
+    const reading = readFile(join(first.mountpoint, "a", String(entry.path)));
+    await expect.poll(() => stall.hits(), { timeout: 10_000 }).toBeGreaterThan(0);
+    first.program.kill("SIGKILL");
+    await first.program.exited;
+    stall.remove();
+    const second = await startNydusd(workspace, [...supervised(), "--upgrade"], { mountpoint: first.mountpoint });
+    await supervisor.offer(() => second.client.takeover());
+    await second.client.start();
+    expect((await reading).length).toBe(entry.size);
+  });
+
+  test("exit leaves the kernel mount for the successor, and the new daemon may have another API socket", async () => {
+    const { golden, bootstrap, blobs, cache } = await copyCase(workspace, caseName);
+    const first = await startNydusd(workspace, supervised());
+    await first.client.mount("/a", { source: bootstrap, fs_type: "rafs", config: localConfig(blobs, cache) });
+    const second = await startNydusd(workspace, [...supervised(), "--upgrade"], { name: "second", mountpoint: first.mountpoint });
+    await supervisor.collect(() => first.client.sendFd());
+    await first.client.exit();
+    expect(await first.program.exited).toBe(0);
+    expect(findMount(first.mountpoint)).toBeDefined();
+    await supervisor.offer(() => second.client.takeover());
+    await second.client.start();
+    expect(compareListings(await listTree(join(second.mountpoint, "a")), readListing(golden))).toEqual([]);
+  });
+
+  test("a new process that finds a dead daemon's mount and socket waits for a take-over by itself", async () => {
+    const first = await startNydusd(workspace, supervised());
+    await supervisor.collect(() => first.client.sendFd());
+    first.program.kill("SIGKILL");
+    await first.program.exited;
+    const second = await startNydusd(workspace, supervised(), { mountpoint: first.mountpoint });
+    expect((await second.client.info()).state).toBe("INIT");
+    second.program.kill("SIGTERM");
+    expect(await second.program.exited).toBe(0);
+    expect(findMount(first.mountpoint)).toBeDefined();
+  });
+
+  test("without a supervisor nobody holds the device: the dead mount is removed and made anew", async () => {
+    const { golden, bootstrap, blobs } = await copyCase(workspace, caseName);
+    const args = ["fuse", "-B", bootstrap, "-D", blobs];
+    const first = await startNydusd(workspace, args);
+    first.program.kill("SIGKILL");
+    await first.program.exited;
+    expect(existsSync(first.socket)).toBe(true);
+    const second = await startNydusd(workspace, args, { mountpoint: first.mountpoint });
+    expect(compareListings(await listTree(second.mountpoint), readListing(golden))).toEqual([]);
+  });
+
+  test("a supervisor that has nothing, or is not there, is told; the daemon waits on and can try again", async () => {
+    const waiting = await startNydusd(workspace, [...supervised(), "--upgrade"]);
+    await expect(supervisor.offer(() => waiting.client.takeover())).rejects.toMatchObject({ daemonCode: "TAKEOVER_STATE" });
+    expect((await waiting.client.info()).state).toBe("INIT");
+    const { exitCode, output } = await endOfNydusd(workspace, ["fuse", "-M", "/tmp", "--supervisor", "/x"]);
+    expect(exitCode).toBe(2);
+    expect(output).toContain("--id");
+  });
+});
