@@ -24,6 +24,7 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["e2e/**/*.test.ts"],
+          globalSetup: ["e2e/lib/build.ts"],
           pool: "forks",
           testTimeout: 180_000,
           hookTimeout: 300_000,

@@ -14,6 +14,8 @@ export interface ContainerdOptions {
   readonly network?: Network | undefined;
   /** Folder of another containerd's binaries (containerd, ctr, containerd-shim-runc-v2); default: those in PATH. */
   readonly binaries?: string;
+  /** Folder in the workspace; default "containerd". */
+  readonly name?: string;
   /** 2 for containerd 1.x, 3 for 2.x. Default 2. */
   readonly configVersion?: 2 | 3;
 }
@@ -37,13 +39,16 @@ export interface CtrOptions {
   readonly check?: boolean;
 }
 
-let count = 0;
+/** Where a containerd of the workspace listens, before and after it is started. */
+export function containerdSocket(workspace: Workspace, name = "containerd"): string {
+  return workspace.path(name, "containerd.sock");
+}
 
 /** Starts a containerd with root, state and socket in the workspace, CRI included; nothing of the machine's own is touched. Needs root. */
 export async function startContainerd(workspace: Workspace, options: ContainerdOptions): Promise<Containerd> {
-  const directory = workspace.path(`containerd-${++count}`);
+  const directory = workspace.path(options.name ?? "containerd");
   mkdirSync(`${directory}/cni`, { recursive: true });
-  const socket = `${directory}/containerd.sock`;
+  const socket = containerdSocket(workspace, options.name);
   const configFile = `${directory}/config.toml`;
   writeFileSync(configFile, configText(directory, options));
   const binary = (name: string): string => (options.binaries === undefined ? name : `${options.binaries}/${name}`);
@@ -128,8 +133,16 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   address = "${directory}/containerd.sock.ttrpc"
 ${proxy}`;
   if ((options.configVersion ?? 2) === 3) {
+    const architecture = process.arch === "arm64" ? "arm64" : "amd64";
+    const unpack = ["overlayfs", ...(options.nydus === undefined ? [] : ["nydus"])].map(
+      (name) => `[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+  platform = "linux/${architecture}"
+  snapshotter = "${name}"
+`,
+    );
     return `version = 3
 ${head}
+${unpack.join("")}
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = "${snapshotter}"
   disable_snapshot_annotations = false

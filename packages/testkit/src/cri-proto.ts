@@ -48,6 +48,7 @@ message ListPodSandboxResponse { repeated PodSandbox items = 1; }
 message ImageSpec { string image = 1; map<string, string> annotations = 2; }
 message ContainerMetadata { string name = 1; uint32 attempt = 2; }
 message KeyValue { string key = 1; string value = 2; }
+message Mount { string container_path = 1; string host_path = 2; bool readonly = 3; }
 message LinuxContainerSecurityContext { NamespaceOption namespace_options = 3; }
 message LinuxContainerConfig { LinuxContainerSecurityContext security_context = 2; }
 message ContainerConfig {
@@ -57,6 +58,7 @@ message ContainerConfig {
   repeated string args = 4;
   string working_dir = 5;
   repeated KeyValue envs = 6;
+  repeated Mount mounts = 7;
   map<string, string> labels = 9;
   string log_path = 11;
   LinuxContainerConfig linux = 15;

@@ -20,6 +20,8 @@ export interface ContainerOptions {
   readonly name: string;
   readonly image: string;
   readonly command: readonly string[];
+  /** Bind mounts, container path to host path, read-only. */
+  readonly mounts?: Readonly<Record<string, string>>;
   /** File in the pod's log folder. */
   readonly logPath?: string;
 }
@@ -108,6 +110,11 @@ export class CriClient {
         metadata: { name: options.name },
         image: { image: options.image },
         command: options.command,
+        mounts: Object.entries(options.mounts ?? {}).map(([container, host]) => ({
+          container_path: container,
+          host_path: host,
+          readonly: true,
+        })),
         log_path: options.logPath ?? "",
         linux: { security_context: { namespace_options: { network: hostNetwork } } },
       },

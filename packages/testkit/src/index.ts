@@ -1,4 +1,4 @@
-export { type Containerd, type ContainerdOptions, type CtrOptions, startContainerd } from "./containerd.ts";
+export { type Containerd, type ContainerdOptions, type CtrOptions, containerdSocket, startContainerd } from "./containerd.ts";
 export { type ContainerOptions, type CriAuth, CriClient, containerStates, type ExecResult, type PodConfig } from "./cri.ts";
 export {
   type DamagedCase,

@@ -1,12 +1,13 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import { join } from "node:path";
+import { containerdSocket } from "./containerd.ts";
 import type { Network } from "./network.ts";
 import { mustRun, type Program, until } from "./process.ts";
 import { processesOf, type Workspace } from "./workspace.ts";
 
-/** Folder of the repository's own launchers: containerd-nydus-grpc, nydusd, nydusctl, nydus-image. `npm run build` makes them. */
-export const ownBinaries = join(import.meta.dirname, "../../../bin");
+/** Folder of the launchers containerd-nydus-grpc, nydusd, nydusctl, nydus-image: the repository's own (`npm run build` makes them), or NYDUS_TEST_BIN. */
+export const ownBinaries = process.env["NYDUS_TEST_BIN"] ?? join(import.meta.dirname, "../../../bin");
 
 export interface SnapshotterOptions {
   /** Folder of containerd-nydus-grpc, nydusd and nydus-image: ours, or the original's. */
@@ -15,8 +16,12 @@ export interface SnapshotterOptions {
   readonly daemonMode?: "shared" | "dedicated";
   /** Merged over the nydusd template, top-level keys replaced. */
   readonly nydusdConfig?: Readonly<Record<string, unknown>>;
+  /** Socket of the containerd that is asked for image names; default: that of the workspace. */
+  readonly containerd?: string;
   /** Appended to config.toml. */
   readonly toml?: string;
+  /** Folder in the workspace; default "nydus". */
+  readonly name?: string;
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -35,13 +40,11 @@ export interface Snapshotter {
   stop(): Promise<void>;
 }
 
-let count = 0;
-
 /** Starts containerd-nydus-grpc with everything it writes in the workspace, and waits until its socket accepts. Needs root. */
 export async function startSnapshotter(workspace: Workspace, options: SnapshotterOptions = {}): Promise<Snapshotter> {
   const binaries = options.binaries ?? ownBinaries;
   if (!existsSync(`${binaries}/containerd-nydus-grpc`)) throw new Error(`${binaries}/containerd-nydus-grpc is missing; run: npm run build`);
-  const directory = workspace.path(`nydus-${++count}`);
+  const directory = workspace.path(options.name ?? "nydus");
   const root = `${directory}/root`;
   mkdirSync(root, { recursive: true });
   const socket = `${directory}/grpc.sock`;
@@ -67,6 +70,9 @@ nydusd_config = "${nydusdConfig}"
 fs_driver = "fusedev"
 recover_policy = "failover"
 threads_number = 4
+
+[containerd]
+address = "${options.containerd ?? containerdSocket(workspace)}"
 
 [log]
 log_to_stdout = true

@@ -1,0 +1,88 @@
+import { createHash } from "node:crypto";
+import { until } from "@nydus-ts/testkit";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  convert,
+  expectNothingLeft,
+  fuseMounts,
+  imageFiles,
+  loggedOutput,
+  pushApp,
+  type Stack,
+  startPod,
+  startStack,
+} from "./lib/stack.ts";
+
+describe("an image that we converted, through containerd", () => {
+  let stack: Stack;
+  let image: string;
+  const files = imageFiles();
+  const sha256 = (bytes: Uint8Array | undefined): string =>
+    createHash("sha256")
+      .update(bytes as Uint8Array)
+      .digest("hex");
+  const blobRequests = () => stack.registry.requests(/\/v2\/converted\/blobs\/sha256/).filter((request) => request.method === "GET");
+
+  beforeAll(async () => {
+    stack = await startStack();
+    image = await convert(await pushApp(stack, "converted", files));
+  });
+  afterAll(() => stack?.[Symbol.asyncDispose]());
+
+  test("is pulled without its data", async () => {
+    const before = blobRequests().length;
+    await stack.containerd.cri.pullImage(image);
+    const fetched = blobRequests()
+      .slice(before)
+      .reduce((sum, request) => sum + request.bytes, 0);
+    expect(fetched).toBeLessThan(1_000_000); // the data are 14 MB that do not compress
+  });
+
+  test("runs in a pod: exec reads its files, the log holds its output", async () => {
+    const pod = await startPod(stack, image, { name: "converted", command: ["/bin/sh", "-c", "echo from the container; sleep 10000"] });
+    for (const name of ["data/big", "data/small/0", "data/small/39"]) {
+      const read = await stack.containerd.cri.execSync(pod.containerId, ["/bin/sha256sum", `/${name}`]);
+      expect(read.stdout.split(" ")[0], name).toBe(sha256(files[name]));
+    }
+    await until("the log line", () => loggedOutput(pod.logFile) !== "" || undefined);
+    expect(loggedOutput(pod.logFile)).toBe("from the container");
+    await pod.remove();
+  });
+
+  test("two containers share one daemon and one mount, and no byte is fetched twice", async () => {
+    const pods = await Promise.all([1, 2].map((n) => startPod(stack, image, { name: `shared-${n}` })));
+    const before = blobRequests().length;
+    const sums = await Promise.all(pods.map((pod) => stack.containerd.cri.execSync(pod.containerId, ["/bin/sha256sum", "/data/bigger"])));
+    for (const sum of sums) expect(sum.stdout.split(" ")[0]).toBe(sha256(files["data/bigger"]));
+    const fetched = blobRequests()
+      .slice(before)
+      .reduce((sum, request) => sum + request.bytes, 0);
+    expect(fetched).toBeLessThanOrEqual(9_000_001 + 2 * 1_048_576); // the file, and at most a chunk at each end
+    expect(stack.snapshotter.daemons()).toHaveLength(1);
+    expect(fuseMounts(stack)).toHaveLength(1);
+    for (const pod of pods) await pod.remove();
+  });
+
+  test("runs with ctr, which gives the snapshotter no image name", async () => {
+    await stack.containerd.ctr(["images", "pull", "--plain-http", "--snapshotter", "nydus", image]);
+    const { stdout } = await stack.containerd.ctr([
+      "run",
+      "--rm",
+      "--net-host",
+      "--snapshotter",
+      "nydus",
+      image,
+      "two",
+      "/bin/sha256sum",
+      "/data/small/7",
+    ]);
+    expect(stdout.split(" ")[0]).toBe(sha256(files["data/small/7"]));
+  });
+
+  test("leaves no mount, process, socket or cache file behind when the last container and image are removed", async () => {
+    await stack.containerd.ctr(["images", "rm", "--sync", image]);
+    await stack.containerd.cri.removeImage(image);
+    await stack.containerd.cri.removeImage(`${stack.registry.host}/pause:1`);
+    await expectNothingLeft(stack);
+  });
+});
