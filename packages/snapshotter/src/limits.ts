@@ -24,6 +24,9 @@ export const daemonRequestDeadlineMs = 10_000;
 /** Mount with probe: the daemon fetches one small range, with retries over all hosts, before it answers. */
 export const mountDeadlineMs = 60_000;
 
+/** Attempts at a first mount whose daemon died meanwhile. */
+export const mountAttemptsMax = 5;
+
 /** SIGTERM to gone; then SIGKILL. */
 export const daemonStopDeadlineMs = 5_000;
 
@@ -51,6 +54,12 @@ export const chainLengthMax = 1_000;
 
 /** Asking containerd for an image that came without labels. */
 export const containerdDeadlineMs = 10_000;
+
+/** Body of a call to the system controller: prefetch lists. Beyond it the call is refused. */
+export const systemBodyBytesMax = 4 * 1024 * 1024;
+
+/** One question to a daemon during a scrape; a daemon that is slower is left out of it. */
+export const metricsDeadlineMs = 2_000;
 
 /** Content read from containerd: manifests and configs. */
 export const manifestBytesMax = 8 * 1024 * 1024;

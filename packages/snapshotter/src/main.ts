@@ -1,6 +1,7 @@
 import { accessSync, constants, mkdirSync, realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type * as grpc from "@grpc/grpc-js";
+import { dockerConfigCredentials } from "@nydus-ts/registry-client";
 import { Garbage, reconcile } from "./cleaner.ts";
 import { parseCommandLine } from "./cli.ts";
 import { Layout } from "./config/layout.ts";
@@ -19,6 +20,8 @@ import { openDatabase } from "./store/database.ts";
 import { makeDirectory } from "./store/directories.ts";
 import { InstanceStore } from "./store/instances.ts";
 import { SnapshotStore } from "./store/snapshots.ts";
+import { startController } from "./system/controller.ts";
+import { Metrics, serveMetrics } from "./system/metrics.ts";
 import { packageVersion } from "./version.ts";
 
 /** What an executable is given by its caller. */
@@ -75,6 +78,7 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
   const template = loadTemplate(config.daemon.nydusd_config, {
     optional: !start.explicitTemplate && config.daemon.nydusd_config === "/etc/nydus/nydusd-config.json",
   });
+  const metrics = new Metrics();
   const rafs = new RafsInstances({
     store: instances,
     layout,
@@ -83,7 +87,7 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
       cache: layout.cache,
       mirrorsDir: config.remote.mirrors_config.dir,
       containerdConfigPath: config.remote.mirrors_config.containerd_config_path,
-      credentials: [],
+      credentials: [dockerConfigCredentials(dockerConfigOf(io.env))],
       findImage: (bootstrap) => findImage(config.containerd.address, bootstrap, log),
       log,
     }),
@@ -97,8 +101,10 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
     },
     mode: config.daemon_mode === "multiple" ? "dedicated" : config.daemon_mode,
     log,
+    countEvent: (event) => metrics.countEvent(event),
   });
-  const garbage = new Garbage({ snapshots, instances, rafs, layout, log });
+  const garbage = new Garbage({ snapshots, instances, rafs, layout, log, countBlobs: (counts) => metrics.countBlobs(counts) });
+  metrics.use({ rafs, instances, cache: layout.cache, hungIoMs: config.metrics.hung_io_interval });
   const snapshotter = new Snapshotter({
     store: snapshots,
     layout,
@@ -108,12 +114,18 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
     syncRemove: config.snapshot.sync_remove,
     volatile: config.snapshot.enable_overlayfs_volatile,
   });
-  const server = createServer(snapshotter, { log });
-  // Restoring goes on beside the first calls: each waits for its own image only.
-  const restoring = config.daemon_mode === "none" ? Promise.resolve() : reconcile({ snapshots, instances, rafs, layout, log });
+  const server = createServer(snapshotter, { log, observe: (method, elapsedMs) => metrics.observe(method, elapsedMs) });
+  const repair = async (): Promise<void> => {
+    if (config.daemon_mode !== "none") await reconcile({ snapshots, instances, rafs, layout, log });
+    await garbage.run();
+  };
+  await using side = new AsyncDisposableStack();
+  if (config.metrics.address !== "") side.use(await serveMetrics(config.metrics.address, metrics, log));
+  if (config.system.enable) side.use(await startController(config.system, { rafs, instances, reconcile: repair, log }));
   await listen(server, config.address, { uid: config.uid, gid: config.gid });
   log.info({ address: config.address, root: layout.root, version: packageVersion, mode: config.daemon_mode }, "nydus-snapshotter is ready");
-  void restoring.then(() => garbage.kick()).catch((error) => log.error({ error: messageOf(error) }, "reconciling failed"));
+  // Restoring goes on beside the first calls: each waits for its own image only.
+  void repair().catch((error) => log.error({ error: messageOf(error) }, "reconciling failed"));
 
   await aborted(io.terminate);
   log.info({}, "told to end");
@@ -124,6 +136,13 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
   db.close();
   log.info({}, "nydus-snapshotter exited");
   return 0;
+}
+
+/** Where `docker login` keeps its passwords, in the environment the program was given. */
+function dockerConfigOf(env: MainIo["env"]): { file?: string; path?: string } {
+  const directory = env["DOCKER_CONFIG"] || (env["HOME"] ? join(env["HOME"], ".docker") : undefined);
+  const path = env["PATH"];
+  return { ...(directory === undefined ? {} : { file: join(directory, "config.json") }), ...(path === undefined ? {} : { path }) };
 }
 
 /** nydusd knows five levels. */

@@ -18,7 +18,7 @@ function world(root: string, options: { policy?: RecoverPolicy; orders?: object 
     },
     count: (event) => counts.push(event),
   };
-  const make = (): Daemon =>
+  const make = (earlier?: ProcessId): Daemon =>
     new Daemon(
       {
         id: "d1",
@@ -38,6 +38,7 @@ function world(root: string, options: { policy?: RecoverPolicy; orders?: object 
       },
       events,
       silentLog,
+      earlier,
     );
   return { ...tiny, started, again, counts, make };
 }
@@ -154,8 +155,8 @@ test.for(["none", "restart", "failover"] as const)(
     await first.client.mount("/7", { source: "/b", config: "{}", fs_type: "rafs" });
     await first.release();
     expect(isAlive(started[0])).toBe(true);
-    const second = make();
-    await second.adopt(started[0]);
+    const second = make(started[0]);
+    await second.ready({ deadlineMs: 20_000 });
     expect(again.at(-1)).toEqual({ kept: true, keys: ["/7"] });
     expect(second.running).toBe(true);
     if (policy === "failover") {
@@ -173,8 +174,8 @@ test("a record whose number now belongs to another process starts a new daemon a
   await using root = temporaryRoot();
   const { make, started, again } = world(root.path);
   mkdirSync(join(root.path, "socket/d1"), { recursive: true });
-  const daemon = make();
-  await daemon.adopt({ pid: process.pid, start: "1" });
+  const daemon = make({ pid: process.pid, start: "1" });
+  await daemon.ready({ deadlineMs: 20_000 });
   expect(started).toHaveLength(1);
   expect(again.at(-1)?.kept).toBe(false);
   await daemon.stop();

@@ -61,6 +61,8 @@ export class Daemon {
   readonly #events: DaemonEvents;
   readonly #log: Log;
   readonly #supervisor: Supervisor | undefined;
+  /** A process that was started for this daemon by an earlier run of this program, until it has been looked at. */
+  #earlier: ProcessId | undefined;
   #process: ProcessId | undefined;
   #work: Promise<void> | undefined;
   #watch: AbortController | undefined;
@@ -68,8 +70,9 @@ export class Daemon {
   #attempts = 0;
   #runningSinceMs = 0;
 
-  constructor(place: DaemonPlace, settings: DaemonSettings, events: DaemonEvents, log: Log) {
+  constructor(place: DaemonPlace, settings: DaemonSettings, events: DaemonEvents, log: Log, earlier?: ProcessId) {
     this.place = place;
+    this.#earlier = earlier;
     this.client = new NydusdClient(place.socket, { timeoutMs: daemonRequestDeadlineMs });
     this.#settings = settings;
     this.#events = events;
@@ -90,12 +93,12 @@ export class Daemon {
     return this.#supervisor?.holds ?? false;
   }
 
-  /** Resolves when the daemon serves: starts it, or waits for the start or recovery in progress. @throws SnapshotterError DAEMON_START, DAEMON_DEADLINE */
+  /** Resolves when the daemon serves: adopts the process of an earlier run, starts one, or waits for the start or recovery in progress. @throws SnapshotterError DAEMON_START, DAEMON_DEADLINE */
   ready(options: { deadlineMs: number }): Promise<void> {
     if (this.#process !== undefined && !isAlive(this.#process)) this.#died(this.#process);
     if (this.#work === undefined && this.#process !== undefined) return Promise.resolve();
     return withDeadline(
-      this.#work ?? this.#transition(() => this.#startFresh()),
+      this.#work ?? this.#transition(() => this.#begin()),
       options.deadlineMs,
       () =>
         new SnapshotterError(
@@ -105,20 +108,25 @@ export class Daemon {
     );
   }
 
-  /** Takes over the watch of a process that lived before this program started; a dead one is replaced. */
-  adopt(process: ProcessId): Promise<void> {
-    return this.#transition(async () => {
-      const info = isAlive(process) ? await this.#state().catch(() => undefined) : undefined;
-      if (info?.state === "RUNNING") {
-        this.#settle(process);
-        this.#log.info({ daemon: this.place.id, pid: process.pid }, "daemon found alive and adopted");
-        await this.#events.mountAgain(info, true);
-        return;
-      }
-      // Not answering as it should: whoever it is, its mount goes with it.
-      if (isAlive(process)) await endProcess(process, daemonStopDeadlineMs);
-      await this.#startFresh();
-    });
+  /** For repair: a running daemon is asked what it has mounted, and what is missing is mounted; one that does not run is brought up. */
+  async refresh(options: { deadlineMs: number }): Promise<void> {
+    if (!this.running) return this.ready(options);
+    await this.#transition(async () => this.#events.mountAgain(await this.client.info(), true));
+  }
+
+  async #begin(): Promise<void> {
+    const earlier = this.#earlier;
+    this.#earlier = undefined;
+    const info = earlier !== undefined && isAlive(earlier) ? await this.client.info().catch(() => undefined) : undefined;
+    if (earlier !== undefined && info?.state === "RUNNING") {
+      this.#settle(earlier);
+      this.#log.info({ daemon: this.place.id, pid: earlier.pid }, "daemon found alive and adopted");
+      await this.#events.mountAgain(info, true);
+      return;
+    }
+    // Not answering as it should: whoever it is, its mount goes with it.
+    if (earlier !== undefined) await endProcess(earlier, daemonStopDeadlineMs);
+    await this.#startFresh();
   }
 
   /** After a mount or umount: the supervisor's copy of the state follows. Failure costs the fail-over, not the mount. */
@@ -140,8 +148,9 @@ export class Daemon {
     this.#stopping = true;
     await this.#work?.catch(() => undefined);
     this.#watch?.abort();
-    const process = this.#process;
+    const process = this.#process ?? this.#earlier;
     this.#process = undefined;
+    this.#earlier = undefined;
     // While a second descriptor is held here the kernel keeps the connection open, and the daemon's own unmount could not end it.
     await this.#supervisor?.drop();
     if (process !== undefined) {
@@ -286,10 +295,6 @@ export class Daemon {
     this.#events.started(process);
     this.#log.info({ daemon: id, pid: process.pid, command, args: args.join(" ") }, "nydusd started");
     return process;
-  }
-
-  #state(): Promise<DaemonInfo> {
-    return this.client.info({ timeoutMs: daemonRequestDeadlineMs });
   }
 
   /** Looks until the daemon reports `state`; ends early, with the daemon's own last words, when the process is gone. */

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { chmodSync, copyFileSync, lstatSync, mkdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import type { DaemonInfo } from "@nydus-ts/nydus-api";
 import { NydusApiError } from "@nydus-ts/nydus-api";
 import type { Layout } from "../config/layout.ts";
@@ -8,7 +9,7 @@ import { Daemon, type DaemonMode, type DaemonSettings } from "../daemons/daemon.
 import { isAlive } from "../daemons/process.ts";
 import { messageOf, SnapshotterError } from "../errors.ts";
 import type { Labels } from "../layers/labels.ts";
-import { daemonStartDeadlineMs, idleDaemonMs, mountDeadlineMs, restoresInFlightMax } from "../limits.ts";
+import { daemonPollMs, daemonStartDeadlineMs, idleDaemonMs, mountAttemptsMax, mountDeadlineMs, restoresInFlightMax } from "../limits.ts";
 import type { Log } from "../log.ts";
 import type { Instances } from "../snapshotter.ts";
 import type { DaemonRecord, InstanceRecord, InstanceStore } from "../store/instances.ts";
@@ -59,6 +60,8 @@ export class RafsInstances implements Instances {
 
   constructor(options: RafsInstancesOptions) {
     this.#options = options;
+    // Known from the first call on, so that nobody starts a second daemon beside one that lives.
+    for (const record of options.store.daemons()) this.#daemon(record);
   }
 
   ensure(bootstrap: Snapshot, labels: Labels): Promise<string> {
@@ -123,7 +126,7 @@ export class RafsInstances implements Instances {
         const daemon = this.#daemon(record);
         try {
           const images = store.instances().some((instance) => instance.daemon === record.id);
-          if (images || isAlive(record.process)) await daemon.adopt(record.process);
+          if (images || isAlive(record.process)) await daemon.refresh({ deadlineMs: daemonStartDeadlineMs });
           else await this.#stopDaemon(daemon);
         } catch (error) {
           log.error(
@@ -177,12 +180,10 @@ export class RafsInstances implements Instances {
   async #ensure(key: string, bootstrap: Snapshot, labels: Labels): Promise<string> {
     const { store } = this.#options;
     const record = store.instance(key);
-    if (record !== undefined) {
-      const daemon = this.#daemons.get(record.daemon);
-      if (daemon !== undefined) {
-        await daemon.ready({ deadlineMs: daemonStartDeadlineMs });
-        if (this.#mounted.has(key)) return record.mountpoint;
-      }
+    const daemon = record && this.#daemons.get(record.daemon);
+    if (record !== undefined && daemon !== undefined) {
+      await daemon.ready({ deadlineMs: daemonStartDeadlineMs });
+      if (this.#mounted.has(key)) return record.mountpoint;
     }
     return this.#mount(key, bootstrap, labels);
   }
@@ -236,13 +237,17 @@ export class RafsInstances implements Instances {
 
   /** A daemon that dies in the middle of a mount is back soon: the caller need not know. */
   async #mountFirst(daemon: Daemon, record: InstanceRecord, file: BootstrapFile): Promise<void> {
-    try {
-      await this.#mountIn(daemon, record, file, { probe: true });
-    } catch (error) {
-      const cause = error instanceof Error ? error.cause : undefined;
-      if (!(cause instanceof NydusApiError && cause.code === "API_UNREACHABLE")) throw error;
-      await daemon.ready({ deadlineMs: daemonStartDeadlineMs });
-      await this.#mountIn(daemon, record, file, { probe: true });
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#mountIn(daemon, record, file, { probe: true });
+      } catch (error) {
+        const cause = error instanceof Error ? error.cause : undefined;
+        const died = cause instanceof NydusApiError && cause.code === "API_UNREACHABLE";
+        if (!died || attempt === mountAttemptsMax) throw error;
+        // Its socket is gone a moment before its process is.
+        await pause(daemonPollMs * 2 ** attempt);
+        await daemon.ready({ deadlineMs: daemonStartDeadlineMs });
+      }
     }
   }
 
@@ -355,6 +360,7 @@ export class RafsInstances implements Instances {
         count: (event) => countEvent?.(event),
       },
       log,
+      record.process.pid === 0 ? undefined : record.process,
     );
     this.#daemons.set(record.id, daemon);
     return daemon;

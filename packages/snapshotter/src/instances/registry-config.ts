@@ -1,8 +1,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { isLoopback } from "@nydus-ts/mirror-config";
-import { parseReference } from "@nydus-ts/registry-client";
+import { type Credentials, parseReference } from "@nydus-ts/registry-client";
 import { parse } from "toml";
-import { type CredentialSource, findAuth, labelCredentials } from "../auth/credentials.ts";
+import { findAuth, labelCredentials } from "../auth/credentials.ts";
 import { messageOf, SnapshotterError } from "../errors.ts";
 import { imageRefOf, type Labels } from "../layers/labels.ts";
 import { containerdDeadlineMs } from "../limits.ts";
@@ -18,7 +18,7 @@ export interface RegistryConfigOptions {
   readonly mirrorsDir: string;
   /** containerd's: "auto", "" or directories joined by colons. */
   readonly containerdConfigPath: string;
-  readonly credentials: readonly CredentialSource[];
+  readonly credentials: readonly Credentials[];
   /** Asks containerd which image a bootstrap snapshot belongs to. */
   readonly findImage: (bootstrap: Snapshot) => Promise<string | undefined>;
   readonly log: Log;

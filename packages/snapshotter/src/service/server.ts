@@ -1,5 +1,4 @@
-import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, rmSync } from "node:fs";
-import { connect } from "node:net";
+import { chmodSync, chownSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import * as grpc from "@grpc/grpc-js";
 import { messageOf, SnapshotterError, type SnapshotterErrorCode } from "../errors.ts";
@@ -9,6 +8,7 @@ import { LayerIsThere, type Snapshotter } from "../snapshotter.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import { compileFilters, type FieldLookup } from "./filters.ts";
 import { type InfoMessage, type MethodName, type ReplyOf, type RequestOf, serviceDefinition } from "./proto.ts";
+import { removeStaleSocket } from "./stale-socket.ts";
 
 /** containerd's classes of errors. Source: spec/containerd.md 1.3. */
 const STATUS = {
@@ -114,22 +114,6 @@ export async function listen(server: grpc.Server, path: string, owner: { uid: nu
   });
   chmodSync(path, 0o660);
   chownSync(path, owner.uid, owner.gid);
-}
-
-export async function removeStaleSocket(path: string): Promise<void> {
-  if (!existsSync(path)) return;
-  if (!lstatSync(path).isSocket())
-    throw new SnapshotterError("CONFIG_INVALID", `address ${path}: there is a file that is no socket; remove it or choose another address`);
-  const alive = await new Promise<boolean>((resolve) => {
-    const probe = connect(path);
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once("error", () => resolve(false));
-  });
-  if (alive) throw new SnapshotterError("CONFIG_INVALID", `address ${path}: another process listens there; stop it first`);
-  rmSync(path, { force: true });
 }
 
 /** The snapshots are taken from the store at once; other calls may come while they are sent. */
