@@ -46,8 +46,8 @@ const leaf = fc.record({
 });
 const directory = (children: fc.Arbitrary<Spec[]>): fc.Arbitrary<Spec> =>
   fc.tuple(leaf, children).map(([attributes, list]) => ({ ...attributes, kind: "dir", children: list }));
-const inner = directory(fc.array(leaf, { maxLength: 40 }));
-const tree = directory(fc.array(fc.oneof({ weight: 4, arbitrary: leaf }, { weight: 1, arbitrary: inner }), { maxLength: 40 }));
+const inner = directory(fc.array(leaf, { maxLength: 90, size: "max" }));
+const tree = directory(fc.array(fc.oneof({ weight: 4, arbitrary: leaf }, { weight: 1, arbitrary: inner }), { maxLength: 60, size: "max" }));
 
 test("any tree that is written is read back as it was: names, attributes, xattrs, links, chunks", () => {
   fc.assert(

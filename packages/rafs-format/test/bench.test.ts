@@ -1,0 +1,18 @@
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+
+test("the benchmark of the cursor runs on a small input", async () => {
+  const file = join(import.meta.dirname, "../bench/cursor.ts");
+  const options = { timeout: 20_000 };
+  const { stdout } = await promisify(execFile)(process.execPath, ["--conditions=@nydus-ts/source", file, "--small", "--json"], options);
+  for (const ns of Object.values(JSON.parse(stdout).results)) expect(ns).toBeGreaterThan(0);
+});
+
+test("the fuzz driver reads mutated images of the fixtures without another exception than RafsError", async () => {
+  const file = join(import.meta.dirname, "../../../fuzz/rafs.ts");
+  const options = { timeout: 25_000, env: { PATH: process.env["PATH"] } };
+  const { stdout } = await promisify(execFile)(process.execPath, ["--conditions=@nydus-ts/source", file, "--runs", "2000"], options);
+  expect(stdout).toContain("2000 cases");
+});
