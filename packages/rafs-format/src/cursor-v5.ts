@@ -146,7 +146,7 @@ export class RafsV5Cursor {
   find(dirNid: number, name: Uint8Array, start: number, end: number): number {
     this.load(dirNid);
     if ((this.mode & 0xf000) !== 0x4000) this.#fail("RAFS_DIRECTORY", "no directory, its mode is", this.mode);
-    if (end - start <= 2 && name[start] === 0x2e && (end - start === 1 || name[start + 1] === 0x2e)) {
+    if (end > start && end - start <= 2 && name[start] === 0x2e && (end - start === 1 || name[start + 1] === 0x2e)) {
       this.#setDots(end - start - 1);
       return this.entryNid;
     }
