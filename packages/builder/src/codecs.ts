@@ -1,7 +1,6 @@
 /** Names, numbers and encoders of compressors and digests. Source: spec/rafs.md, section 1.2; spec/nydus-image.md, sections 5.3 and 5.4 */
 import { createHash } from "node:crypto";
-import { promisify } from "node:util";
-import { zstdCompress } from "node:zlib";
+import { zstdCompressSync } from "node:zlib";
 import { blake3 } from "@napi-rs/blake-hash";
 import { compress as lz4Compress } from "lz4-napi";
 
@@ -9,8 +8,6 @@ export const compressorNumbers = { none: 0, lz4_block: 1, gzip: 2, zstd: 3 } as 
 export type Compressor = "none" | "lz4_block" | "zstd";
 export const digesterNumbers = { blake3: 0, sha256: 1 } as const;
 export type Digester = keyof typeof digesterNumbers;
-
-const zstdCompressAsync = promisify<Uint8Array, { chunkSize: number }, Buffer>(zstdCompress);
 
 /** lz4-napi puts the uncompressed size in front of the block; RAFS knows it from the chunk record. */
 const lz4SizePrefixBytes = 4;
@@ -27,13 +24,17 @@ export interface Compressed {
   input: Uint8Array;
 }
 
-/** Compresses in the thread pool of Node. What does not get smaller is kept as it is. */
+/**
+ * Compresses in this thread (zstd) or the binding's own (lz4). What does not get smaller is kept as it is.
+ *
+ * zstd only by its synchronous call: it hands everything over at once, so the frame records its content size and is made in one shot. The
+ * asynchronous call gives other bytes, and an image must not depend on the path its chunks took.
+ */
 export async function compressHere(data: Uint8Array, compressor: Compressor): Promise<Compressed> {
   if (compressor === "none" || data.length === 0) return { bytes: data, compressed: false, input: data };
-  // With room for the largest output in the first piece, zstd works in one shot: a better ratio, and no copy into a window.
   const bytes =
     compressor === "zstd"
-      ? await zstdCompressAsync(data, { chunkSize: Math.max(64, zstdBound(data.length)) })
+      ? zstdCompressSync(data, { chunkSize: Math.max(64, zstdBound(data.length)) })
       : (await lz4Compress(data)).subarray(lz4SizePrefixBytes);
   return bytes.length < data.length ? { bytes, compressed: true, input: data } : { bytes: data, compressed: false, input: data };
 }

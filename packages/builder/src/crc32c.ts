@@ -5,6 +5,7 @@
  */
 const polynomial = 0x82f63b78;
 const tables = buildTables();
+const noWords = new Int32Array(0);
 
 function buildTables(): Int32Array[] {
   const all = Array.from({ length: 8 }, () => new Int32Array(256));
@@ -29,8 +30,8 @@ export function crc32c(bytes: Uint8Array): number {
   let crc = -1;
   let at = 0;
   while (at < length && ((bytes.byteOffset + at) & 3) !== 0) crc = t0[(crc ^ bytes[at++]) & 0xff] ^ (crc >>> 8);
-  const words = new Int32Array(bytes.buffer, bytes.byteOffset + at, (length - at) >>> 2);
-  const pairs = words.length & ~1;
+  const pairs = ((length - at) >>> 3) * 2;
+  const words = pairs > 0 ? new Int32Array(bytes.buffer, bytes.byteOffset + at, pairs) : noWords;
   for (let i = 0; i < pairs; i += 2) {
     const low = crc ^ words[i];
     const high = words[i + 1];

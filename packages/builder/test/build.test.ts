@@ -1,0 +1,200 @@
+import { execFileSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { MS_RDONLY, mount, umount2 } from "@nydus-ts/linux";
+import { openBootstrap } from "@nydus-ts/rafs-format";
+import { compareListings, listTree } from "@nydus-ts/testkit";
+import { afterEach, describe, expect, test } from "vitest";
+import { crc32c } from "../src/crc32c.ts";
+import { CompressPool, parsePrefetchPatterns } from "../src/index.ts";
+import { BlobReader, build, listImage, TemporaryDirectory, tar } from "./support.ts";
+
+const temporary: TemporaryDirectory[] = [];
+afterEach(() => {
+  for (const directory of temporary.splice(0)) directory[Symbol.dispose]();
+});
+function directory(): TemporaryDirectory {
+  const made = new TemporaryDirectory();
+  temporary.push(made);
+  return made;
+}
+
+test("CRC-32C of 123456789 is 0xe3069283, at any alignment and length", () => {
+  expect(crc32c(Buffer.from("123456789"))).toBe(0xe3069283);
+  const data = randomBytes(4099);
+  const slow = (bytes: Uint8Array) => {
+    let crc = -1;
+    for (const byte of bytes) {
+      crc ^= byte;
+      for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1;
+    }
+    return ~crc >>> 0;
+  };
+  for (const [start, end] of [
+    [0, 4099],
+    [1, 4099],
+    [3, 4090],
+    [2, 9],
+    [5, 5],
+  ])
+    expect(crc32c(data.subarray(start, end))).toBe(slow(data.subarray(start, end)));
+});
+
+/** Enough data to start the compression threads, of kinds that compress well, a little and not at all. */
+function writeMixedFiles(path: string): void {
+  mkdirSync(path);
+  for (let i = 0; i < 40; i++) {
+    const size = [100, 5000, 70_000, 300_000][i % 4] * (1 + (i % 3));
+    const data = i % 5 === 0 ? randomBytes(size) : Buffer.from(`${i} `.repeat(size).slice(0, size));
+    writeFileSync(`${path}/f${i}`, data);
+  }
+  writeFileSync(`${path}/same-as-f4`, readFileSync(`${path}/f4`));
+}
+
+describe("building", () => {
+  test.each(["none", "zstd", "lz4_block"] as const)(
+    "%s: two builds at once over one pool give the same bytes, and what is read back is what went in",
+    async (compressor) => {
+      const work = directory();
+      writeMixedFiles(work.join("source"));
+      await using pool = new CompressPool();
+      const [a, b] = await Promise.all(
+        ["a", "b"].map((name) => build(work.join("source"), work.join(name), { compressor, pool, chunkSize: 0x10000 })),
+      );
+      expect(a.blob!.id).toBe(b.blob!.id);
+      expect(a.bootstrap.equals(b.bootstrap)).toBe(true);
+      const bootstrap = openBootstrap(a.bootstrap);
+      const blobs = bootstrap.blobs.map((blob) => new BlobReader(blob, work.join("a/blobs", blob.id)));
+      expect(
+        compareListings(listImage(bootstrap, blobs), await listTree(work.join("source")), { ignore: ["size", "mtime", "nsec"] }),
+      ).toEqual([]);
+      expect(a.statistics.deduplicatedChunks).toBeGreaterThan(0);
+    },
+  );
+
+  test("the kernel mounts the bootstrap with the uncompressed blob as its device and shows the source", async () => {
+    const work = directory();
+    writeMixedFiles(work.join("source"));
+    mkdirSync(work.join("source/sub/deep"), { recursive: true });
+    symlinkSync("../f1", work.join("source/sub/link"));
+    chmodSync(work.join("source/f2"), 0o4711);
+    const built = await build(work.join("source"), work.join("out"), { chunkSize: 0x10000 });
+    const bootstrap = openBootstrap(built.bootstrap);
+    writeFileSync(work.join("device"), new BlobReader(bootstrap.blobs[0], built.blob!.path).image());
+    mkdirSync(work.join("mnt"));
+    mount({
+      source: work.join("out/bootstrap"),
+      target: work.join("mnt"),
+      type: "erofs",
+      flags: MS_RDONLY,
+      options: `device=${work.join("device")}`,
+    });
+    try {
+      const ignore = ["size", "mtime", "nsec"] as const;
+      expect(compareListings(await listTree(work.join("mnt")), await listTree(work.join("source")), { ignore: [...ignore] })).toEqual([]);
+    } finally {
+      umount2(work.join("mnt"), 0);
+    }
+    execFileSync("fsck.erofs", [`--device=${work.join("device")}`, work.join("out/bootstrap")], { stdio: "pipe" });
+  });
+
+  test("batches of many small files and a few large ones keep their order", async () => {
+    const work = directory();
+    const members = Array.from({ length: 300 }, (_, i) => ({ name: `f${i}`, data: Buffer.from(`${i}`.repeat(1 + ((i * 7919) % 20_000))) }));
+    writeFileSync(work.join("layer.tar"), tar(...members));
+    const built = await build(work.join("layer.tar"), work.join("out"), { chunkSize: 0x1000 });
+    const bootstrap = openBootstrap(built.bootstrap);
+    const reader = new BlobReader(bootstrap.blobs[0], built.blob!.path);
+    let end = 0;
+    for (let i = 0; i < reader.meta.count; i++) {
+      expect(reader.meta.compressedOffset(i)).toBe(end);
+      end += reader.meta.compressedSize(i);
+    }
+    expect(bootstrap.blobs[0].ciOffset).toBe(end);
+  });
+
+  test("an image without data has no blob, but a bootstrap inside a blob still makes one", async () => {
+    const work = directory();
+    writeFileSync(work.join("layer.tar"), tar({ name: "d/", type: "5" }, { name: "empty" }));
+    const outside = await build(work.join("layer.tar"), work.join("a"));
+    const inside = await build(work.join("layer.tar"), work.join("b"), { inline: true, toc: true });
+    expect([outside.blobs, outside.blob, readdirSync(work.join("a/blobs"))]).toEqual([[], undefined, []]);
+    expect(readdirSync(work.join("b/blobs"))).toEqual([inside.blob!.id]);
+    expect(openBootstrap(inside.bootstrap).blobs).toEqual([]);
+  });
+
+  test("a blob that is there already is kept, and no temporary file stays", async () => {
+    const work = directory();
+    writeMixedFiles(work.join("source"));
+    await build(work.join("source"), work.join("out"));
+    const { blob } = await build(work.join("source"), work.join("out"));
+    expect(readdirSync(work.join("out/blobs"))).toEqual([blob!.id]);
+    expect(readdirSync(work.join("out")).sort()).toEqual(["blobs", "bootstrap"]);
+  });
+});
+
+describe("a build that fails leaves nothing behind", () => {
+  test("a tar that ends early, after data was written", async () => {
+    const work = directory();
+    writeFileSync(work.join("layer.tar"), tar({ name: "a", data: randomBytes(3_000_000) }, { name: "b", data: randomBytes(3_000_000) }));
+    truncateSync(work.join("layer.tar"), 5_000_000);
+    await expect(build(work.join("layer.tar"), work.join("out"))).rejects.toMatchObject({ code: "BUILD_TAR" });
+    expect(readdirSync(work.join("out/blobs"))).toEqual([]);
+    expect(existsSync(work.join("out/bootstrap"))).toBe(false);
+  });
+
+  test("a source that breaks off: its own error comes through", async () => {
+    const work = directory();
+    async function* broken(): AsyncGenerator<Uint8Array> {
+      yield tar({ name: "a", data: randomBytes(2_000_000) }).subarray(0, 1_500_000);
+      throw new Error("connection lost");
+    }
+    await expect(build(work.path, work.join("out"), { source: { kind: "tar", stream: broken() } })).rejects.toThrow("connection lost");
+    expect(readdirSync(work.join("out/blobs"))).toEqual([]);
+  });
+
+  test("a full disk is BUILD_OUTPUT or names ENOSPC", async () => {
+    const work = directory();
+    mkdirSync(work.join("small"));
+    mount({ source: "tmpfs", target: work.join("small"), type: "tmpfs", flags: 0, options: "size=1m" });
+    try {
+      writeFileSync(work.join("layer.tar"), tar({ name: "a", data: randomBytes(4_000_000) }));
+      await expect(build(work.join("layer.tar"), work.join("out"), { blob: { directory: work.join("small") } })).rejects.toThrow(/ENOSPC/);
+      expect(readdirSync(work.join("small"))).toEqual([]);
+    } finally {
+      umount2(work.join("small"), 0);
+    }
+  });
+
+  test("a directory that is not there is BUILD_SOURCE, an output that is not there BUILD_OUTPUT", async () => {
+    const work = directory();
+    mkdirSync(work.join("source"));
+    writeFileSync(work.join("source/f"), "x");
+    await expect(build(work.join("missing"), work.join("out"))).rejects.toMatchObject({ code: "BUILD_SOURCE" });
+    await expect(build(work.join("source"), work.join("out"), { blob: { directory: work.join("nowhere") } })).rejects.toMatchObject({
+      code: "BUILD_OUTPUT",
+    });
+  });
+
+  test("an xattr that the format has no place for is BUILD_XATTR and names the file", async () => {
+    const work = directory();
+    mkdirSync(work.join("source"));
+    writeFileSync(work.join("source/odd"), "x");
+    const readXattrs = () => new Map([["system.other", Buffer.from("v")]]);
+    const failure = build(work.join("source"), work.join("out"), {
+      source: { kind: "directory", path: work.join("source"), readXattrs, whiteouts: "oci" },
+    });
+    await expect(failure).rejects.toMatchObject({ code: "BUILD_XATTR" });
+  });
+});
+
+test("a prefetch list: what is relative or covered already is left out and told", () => {
+  expect(parsePrefetchPatterns("/usr/bin\nusr\n/usr/bin/python3\n/usr/bin2/\n\n/")).toEqual({
+    paths: ["/usr/bin", "/usr/bin2", "/"],
+    warnings: [
+      'Illegal file path "usr" specified, should be absolute path',
+      'prefetch pattern "/usr/bin/python3" is covered by previous pattern and thus omitted',
+      'Illegal file path "" specified, should be absolute path',
+    ],
+  });
+});

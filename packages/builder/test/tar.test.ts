@@ -1,0 +1,183 @@
+import { gzipSync, zstdCompressSync } from "node:zlib";
+import { numberTree, type TreeNode } from "@nydus-ts/rafs-format/writer";
+import { afterEach, describe, expect, test } from "vitest";
+import { BlobWriter, ChunkDictionary } from "../src/blob-writer.ts";
+import { BuilderError, CompressPool } from "../src/index.ts";
+import { readTarTree } from "../src/sources/tar.ts";
+import { TemporaryDirectory, tar } from "./support.ts";
+
+const temporary: TemporaryDirectory[] = [];
+afterEach(() => {
+  for (const directory of temporary.splice(0)) directory[Symbol.dispose]();
+});
+
+async function read(archive: Buffer, pieceBytes = archive.length): Promise<Map<string, TreeNode>> {
+  const directory = new TemporaryDirectory();
+  temporary.push(directory);
+  await using pool = new CompressPool();
+  await using writer = new BlobWriter(
+    {
+      destination: { directory: directory.path },
+      compressor: "none",
+      digester: "sha256",
+      chunkSize: 0x1000,
+      id: "",
+      offset: 0,
+      inlineBootstrap: false,
+      toc: false,
+      chunkInfoVersion: 1,
+    },
+    new ChunkDictionary(),
+    pool,
+  );
+  const { root } = await readTarTree({ stream: pieces(archive, pieceBytes), explicitUidGid: true, chunkSize: 0x1000 }, writer);
+  numberTree(root);
+  const paths = new Map<string, TreeNode>();
+  const visit = (node: TreeNode, path: string) => {
+    paths.set(path, node);
+    for (const child of node.sorted) visit(child, path === "/" ? `/${child.name}` : `${path}/${child.name}`);
+  };
+  visit(root, "/");
+  return paths;
+}
+
+async function* pieces(bytes: Buffer, size: number): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += Math.max(1, size)) yield bytes.subarray(at, at + Math.max(1, size));
+}
+
+const codeOf = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => "no error",
+    (error: unknown) => (error instanceof BuilderError ? error.code : `${(error as Error).name}: ${(error as Error).message}`),
+  );
+
+describe("reading a tar", () => {
+  test("names beyond 100 bytes, xattrs, times with fractions and owners come from pax records", async () => {
+    const name = `deep/${"n".repeat(200)}`;
+    const nodes = await read(
+      tar({
+        name: "short",
+        data: "x",
+        pax: {
+          path: name,
+          mtime: "1700000000.25",
+          uid: "3000000000",
+          "SCHILY.xattr.user.k": "line\nbreak",
+          "SCHILY.xattr.trusted.b": "\x00\xff",
+        },
+      }),
+    );
+    const node = nodes.get(`/${name}`)!;
+    expect([node.mtime, node.mtimeNsec, node.uid]).toEqual([1700000000, 250_000_000, 3_000_000_000]);
+    expect(Buffer.from(node.xattrs!.get("user.k")!).toString()).toBe("line\nbreak");
+    expect([...node.xattrs!.get("trusted.b")!]).toEqual([0, 255]);
+  });
+
+  test("a time before 1970 counts its fraction upwards from the second below", async () => {
+    const node = (await read(tar({ name: "old", pax: { mtime: "-1.25" } }))).get("/old")!;
+    expect([node.mtime, node.mtimeNsec]).toEqual([-2, 750_000_000]);
+  });
+
+  test("a name that is not UTF-8 keeps its bytes", async () => {
+    expect([...(await read(tar({ name: "\xe9\xff" }))).keys()]).toContain("/\xe9\xff");
+  });
+
+  test("GNU long names and link targets are applied to the member behind them", async () => {
+    const [name, link] = ["a/".repeat(80) + "end", "t/".repeat(90) + "x"];
+    const nodes = await read(
+      tar(
+        { name: "././@LongLink", type: "L", data: `${name}\0` },
+        { name: "././@LongLink", type: "K", data: `${link}\0` },
+        { name: "x", type: "2" },
+      ),
+    );
+    expect(Buffer.from(nodes.get(`/${name}`)!.target!).toString()).toBe(link);
+  });
+
+  test("the last entry of a path wins, and a directory keeps what was put into it", async () => {
+    const nodes = await read(tar({ name: "d/f", data: "one" }, { name: "d/", type: "5", mode: 0o700 }, { name: "d/f", data: "three" }));
+    expect(nodes.get("/d")!.mode & 0o777).toBe(0o700);
+    expect(nodes.get("/d/f")!.size).toBe(5);
+  });
+
+  test("a hardlink shares the chunks of its target; both have two links", async () => {
+    const nodes = await read(tar({ name: "a", data: "data" }, { name: "b", type: "1", link: "./a" }));
+    expect(nodes.get("/b")!.chunks).toBe(nodes.get("/a")!.chunks);
+    expect([nodes.get("/a")!.nlink, nodes.get("/b")!.nlink]).toEqual([2, 2]);
+  });
+
+  test("global pax headers are skipped, zeros between archives too", async () => {
+    const archive = Buffer.concat([tar({ name: "g", type: "g", data: "12 comment=\n" }, { name: "a" }), tar({ name: "b" })]);
+    expect([...(await read(archive)).keys()]).toEqual(["/", "/a", "/b"]);
+  });
+
+  test.each([
+    ["plain", (bytes: Buffer) => bytes],
+    ["gzip", gzipSync],
+    ["two gzip members", (bytes: Buffer) => Buffer.concat([gzipSync(bytes.subarray(0, 700)), gzipSync(bytes.subarray(700))])],
+    ["zstd", zstdCompressSync],
+    [
+      "two zstd frames",
+      (bytes: Buffer) => Buffer.concat([zstdCompressSync(bytes.subarray(0, 700)), zstdCompressSync(bytes.subarray(700))]),
+    ],
+  ] as const)("%s is recognised by its first bytes, in pieces of any size", async (_, pack) => {
+    const archive = pack(tar({ name: "a", data: "x".repeat(9000) }, { name: "d/b", data: "y" }));
+    for (const pieceBytes of [1, 3, 1000, archive.length])
+      expect([...(await read(archive, pieceBytes)).keys()]).toEqual(["/", "/a", "/d", "/d/b"]);
+  });
+});
+
+describe("a tar that can not be stored is refused with a code", () => {
+  test.each([
+    ["..", tar({ name: "../etc/passwd" }), "BUILD_TAR"],
+    [".. in the middle", tar({ name: "a/../../b" }), "BUILD_TAR"],
+    ["a hardlink to nothing", tar({ name: "b", type: "1", link: "missing" }), "BUILD_TAR"],
+    ["a hardlink to a directory", tar({ name: "d/", type: "5" }, { name: "b", type: "1", link: "d" }), "BUILD_TAR"],
+    ["an unknown entry type", tar({ name: "b", type: "Z" }), "BUILD_UNSUPPORTED"],
+    ["a GNU sparse member", tar({ name: "b", type: "S" }), "BUILD_UNSUPPORTED"],
+    ["a pax sparse member", tar({ name: "b", pax: { "GNU.sparse.major": "1" } }), "BUILD_UNSUPPORTED"],
+    ["a name of 256 bytes", tar({ name: "b", pax: { path: "n".repeat(256) } }), "BUILD_LIMIT"],
+    ["a path of 3000 directories", tar({ name: "b", pax: { path: "d/".repeat(3000) + "f" } }), "BUILD_LIMIT"],
+    ["an owner of 33 bits", tar({ name: "b", pax: { uid: "4294967296" } }), "BUILD_LIMIT"],
+    ["a link target of 5000 bytes", tar({ name: "b", type: "2", pax: { linkpath: "t".repeat(5000) } }), "BUILD_LIMIT"],
+    ["an xattr of an unknown kind", tar({ name: "b", pax: { "SCHILY.xattr.odd.name": "v" } }), "BUILD_XATTR"],
+    ["a malformed pax header", tar({ name: "b", type: "x", data: "99 a=b\n" }), "BUILD_TAR"],
+    [
+      "two pax headers in a row",
+      tar({ name: "x", type: "x", data: "9 a=bcd\n\n" }, { name: "x", type: "x", data: "8 a=bcd\n" }, { name: "b" }),
+      "BUILD_TAR",
+    ],
+    ["a size of 2^60 behind which nothing comes", tar({ name: "b", pax: { size: "1152921504606846975" } }), "BUILD_TAR"],
+    ["garbage", Buffer.alloc(2048, 0x41), "BUILD_TAR"],
+    ["a damaged gzip stream", Buffer.concat([gzipSync(tar({ name: "a" })).subarray(0, 40), Buffer.alloc(40, 7)]), "BUILD_TAR"],
+  ])("%s: %#", async (_, archive, code) => {
+    expect(await codeOf(read(archive))).toBe(code);
+  });
+
+  test("cut at any byte within a member it is BUILD_TAR, never a shorter file", async () => {
+    const archive = tar({ name: "a", data: "x".repeat(1000) }, { name: "b", data: "y", pax: { "SCHILY.xattr.user.k": "v" } });
+    const boundaries = new Set([0, 512 + 1024, archive.length - 1024, archive.length - 512, archive.length]);
+    for (let end = 0; end <= archive.length; end += 31) {
+      if (!boundaries.has(end)) expect(await codeOf(read(archive.subarray(0, end))), `cut at ${end}`).toMatch(/^BUILD_TAR$/);
+    }
+  });
+
+  test("a compressed tar cut at any byte is refused", async () => {
+    for (const archive of [
+      gzipSync(tar({ name: "a", data: "x".repeat(5000) })),
+      zstdCompressSync(tar({ name: "a", data: "x".repeat(5000) })),
+    ]) {
+      for (let end = 8; end < archive.length; end += 7)
+        expect(await codeOf(read(archive.subarray(0, end))), `cut at ${end}`).toBe("BUILD_TAR");
+    }
+  });
+
+  test("a flipped byte is accepted or refused with a code, never anything else", async () => {
+    const archive = tar({ name: "a", data: "x".repeat(100) }, { name: "b", type: "1", link: "a" }, { name: "c", pax: { path: "d/e" } });
+    for (let at = 0; at < archive.length - 1024; at += 5) {
+      const flipped = Buffer.from(archive);
+      flipped[at] ^= 0xff;
+      expect(await codeOf(read(flipped)), `byte ${at}`).toMatch(/^(no error|BUILD_[A-Z]+)$/);
+    }
+  });
+});
