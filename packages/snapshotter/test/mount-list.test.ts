@@ -18,8 +18,8 @@ describe("a list of mounts", () => {
     ["active", [], "bind /s/9/fs rw,rbind"],
     ["view", [], "bind /s/9/fs ro,rbind"],
     ["view", ["/s/1/fs"], "bind /s/1/fs ro,rbind"],
-    ["active", ["/s/1/fs"], "overlay overlay workdir=/s/9/work,upperdir=/s/9/fs,lowerdir=/s/1/fs"],
-    ["active", ["/s/2/fs", "/s/1/fs"], "overlay overlay workdir=/s/9/work,upperdir=/s/9/fs,lowerdir=/s/2/fs:/s/1/fs"],
+    ["active", ["/s/1/fs"], "overlay overlay workdir=/s/9/work,upperdir=/s/9/fs,redirect_dir=on,lowerdir=/s/1/fs"],
+    ["active", ["/s/2/fs", "/s/1/fs"], "overlay overlay workdir=/s/9/work,upperdir=/s/9/fs,redirect_dir=on,lowerdir=/s/2/fs:/s/1/fs"],
     ["view", ["/s/2/fs", "/s/1/fs"], "overlay overlay lowerdir=/s/2/fs:/s/1/fs"],
   ] as const)("of an %s on %j is %s", ([kind, lowers, expected]) => {
     const [{ type, source, target, options }, ...more] = mountList({ ...own, kind, lowers });
@@ -27,9 +27,17 @@ describe("a list of mounts", () => {
     expect([target, more]).toEqual(["", []]);
   });
 
-  test("volatile and id maps stand between the own directories and the lowers", () => {
+  test("volatile and id maps stand before the lowers", () => {
     const [{ options }] = mountList({ ...own, kind: "active", lowers: ["/l"], volatile: true, idMap: { container: 0, host: 7, size: 9 } });
-    expect(options).toEqual(["workdir=/s/9/work", "upperdir=/s/9/fs", "volatile", "uidmap=0:7:9", "gidmap=0:7:9", "lowerdir=/l"]);
+    expect(options).toEqual([
+      "workdir=/s/9/work",
+      "upperdir=/s/9/fs",
+      "redirect_dir=on",
+      "volatile",
+      "uidmap=0:7:9",
+      "gidmap=0:7:9",
+      "lowerdir=/l",
+    ]);
   });
 });
 

@@ -25,6 +25,7 @@ test("Mounts answers exactly what Prepare and View answered, and committed snaps
   expect(active.mounts[0].options).toEqual([
     expect.stringMatching(/^workdir=/),
     expect.stringMatching(/^upperdir=/),
+    "redirect_dir=on",
     "volatile",
     expect.stringMatching(/^lowerdir=/),
   ]);

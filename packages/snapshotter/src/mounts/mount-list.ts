@@ -30,7 +30,8 @@ export function mountList(request: MountRequest): Mount[] {
   if (kind === "view" && lowers.length === 1) return [bind(lowers[0], ["ro", "rbind", ...maps])];
   const lowerdir = `lowerdir=${lowers.join(":")}`;
   if (kind === "view") return [overlay([...maps, lowerdir])];
-  return [overlay([`workdir=${work}`, `upperdir=${fs}`, ...(request.volatile ? ["volatile"] : []), ...maps, lowerdir])];
+  // redirect_dir: without it rename(2) of a directory that comes from a lower layer is EXDEV (containerd's suite asks for it; the original fails).
+  return [overlay([`workdir=${work}`, `upperdir=${fs}`, "redirect_dir=on", ...(request.volatile ? ["volatile"] : []), ...maps, lowerdir])];
 }
 
 const bind = (source: string, options: string[]): Mount => ({ type: "bind", source, target: "", options });
