@@ -31,7 +31,13 @@ store.createCommitted({ key: "sha256:t", parent: "A", labels }, make);
 point();
 store.create({ kind: "active", key: "c", parent: "sha256:t", labels: {} }, make);
 point();
-instances.putDaemon({ id: "d", mode: "shared", process: { pid: 0, start: "" }, socket: `${layout.socket}/d/api.sock`, mountpoint: `${root}/mnt/d` });
+instances.putDaemon({
+  id: "d",
+  mode: "shared",
+  process: { pid: 0, start: "" },
+  socket: `${layout.socket}/d/api.sock`,
+  mountpoint: `${root}/mnt/d`,
+});
 point();
 instances.putInstance({ key: "2", snapshotId: 2, image: "i", daemon: "d", mountpoint: `${root}/mnt/d/2`, blobs: [], broken: undefined });
 point();

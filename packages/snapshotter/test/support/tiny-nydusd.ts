@@ -28,7 +28,7 @@ if (dieAtStart !== undefined) {
 
 let state = upgrade ? "INIT" : "RUNNING";
 let device = upgrade ? -1 : openSync("/dev/null", "r");
-let mounts: Record<string, { source: string; config: string; probe: boolean }> = {};
+let mounts: Record<string, { source: string; config: string; probe: boolean; prefetch_files?: string[] }> = {};
 
 const routes: Record<string, (body: string, query: URLSearchParams) => unknown | Promise<unknown>> = {
   "GET /api/v1/daemon": () => ({
@@ -36,7 +36,9 @@ const routes: Record<string, (body: string, query: URLSearchParams) => unknown |
     id: option("--id") ?? null,
     supervisor: supervisor ?? null,
     state,
-    backend_collection: Object.fromEntries(Object.keys(mounts).map((path) => [path, { backend_type: "Rafs", mountpoint: path }])),
+    backend_collection: Object.fromEntries(
+      Object.entries(mounts).map(([path, mount]) => [path, { backend_type: "Rafs", mountpoint: path, prefetch: mount.prefetch_files }]),
+    ),
   }),
   "POST /api/v1/mount": async (body, query) => {
     const { refuseMount, mountDelayMs } = orders();

@@ -1,0 +1,127 @@
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import * as grpc from "@grpc/grpc-js";
+import protobuf from "protobufjs";
+import { expect, test } from "vitest";
+import { chainIdOf, findImage } from "../src/containerd/image-lookup.ts";
+import { silentLog } from "../src/log.ts";
+import type { Snapshot } from "../src/store/snapshots.ts";
+import { temporaryRoot } from "./support/world.ts";
+
+// containerd's own field numbers, written down a second time so that the client is not held against itself.
+const root = protobuf.parse(`
+  syntax = "proto3"; package c;
+  message Descriptor { string media_type = 1; string digest = 2; int64 size = 3; map<string, string> annotations = 5; }
+  message Image { string name = 1; map<string, string> labels = 2; Descriptor target = 3; }
+  message ListReply { repeated Image images = 1; }
+  message ReadRequest { string digest = 1; int64 offset = 2; int64 size = 3; }
+  message ReadReply { int64 offset = 1; bytes data = 2; }`).root;
+const encode = (type: string) => (value: object) =>
+  Buffer.from(
+    root
+      .lookupType(`c.${type}`)
+      .encode(root.lookupType(`c.${type}`).fromObject(value))
+      .finish(),
+  );
+
+async function containerd(socket: string, images: Record<string, string>, content: Record<string, string>): Promise<grpc.Server> {
+  const server = new grpc.Server();
+  const raw = (bytes: Buffer) => bytes;
+  server.addService(
+    {
+      List: {
+        path: "/containerd.services.images.v1.Images/List",
+        requestStream: false,
+        responseStream: false,
+        requestSerialize: raw,
+        requestDeserialize: raw,
+        responseSerialize: encode("ListReply"),
+        responseDeserialize: raw,
+      },
+    } as never,
+    {
+      List: (call: grpc.ServerUnaryCall<Buffer, object>, callback: grpc.sendUnaryData<object>) => {
+        const own = call.metadata.get("containerd-namespace")[0] === "test";
+        callback(null, {
+          images: own ? Object.entries(images).map(([name, digest]) => ({ name, target: { mediaType: "m", digest, size: 1 } })) : [],
+        });
+      },
+    },
+  );
+  server.addService(
+    {
+      Read: {
+        path: "/containerd.services.content.v1.Content/Read",
+        requestStream: false,
+        responseStream: true,
+        requestSerialize: raw,
+        requestDeserialize: (bytes: Buffer) => root.lookupType("c.ReadRequest").decode(bytes),
+        responseSerialize: encode("ReadReply"),
+        responseDeserialize: raw,
+      },
+    } as never,
+    {
+      Read: (call: grpc.ServerWritableStream<{ digest: string }, object>) => {
+        const text = content[call.request.digest];
+        if (text === undefined) {
+          call.emit("error", Object.assign(new Error("absent"), { code: grpc.status.NOT_FOUND, details: "absent" }));
+          return;
+        }
+        const bytes = Buffer.from(text);
+        call.write({ offset: 0, data: bytes.subarray(0, 10) });
+        call.write({ offset: 10, data: bytes.subarray(10) });
+        call.end();
+      },
+    },
+  );
+  await new Promise<void>((resolve, reject) =>
+    server.bindAsync(`unix:${socket}`, grpc.ServerCredentials.createInsecure(), (error) => (error === null ? resolve() : reject(error))),
+  );
+  return server;
+}
+
+const sha = (text: string) => `sha256:${createHash("sha256").update(text).digest("hex")}`;
+const annotations = { "containerd.io/snapshot/nydus-bootstrap": "true" };
+
+test("an image is found by the chain id of its top layer, in the namespace of the snapshot, also below an index", async () => {
+  await using directory = temporaryRoot();
+  const socket = join(directory.path, "c.sock");
+  const diffIds = [sha("blob"), sha("boot")];
+  const chain = sha(`${diffIds[0]} ${diffIds[1]}`);
+  expect(chainIdOf(diffIds)).toBe(chain);
+  const content = {
+    config: JSON.stringify({ rootfs: { diff_ids: diffIds } }),
+    other: JSON.stringify({ rootfs: { diff_ids: [sha("x")] } }),
+    manifest: JSON.stringify({ config: { digest: "config", size: 1 }, layers: [{}, { annotations }] }),
+    plain: JSON.stringify({ config: { digest: "config", size: 1 }, layers: [{}, {}] }),
+    different: JSON.stringify({ config: { digest: "other", size: 1 }, layers: [{ annotations }] }),
+    index: JSON.stringify({
+      manifests: [
+        { digest: "not-here", size: 1 },
+        { digest: "manifest", size: 1 },
+      ],
+    }),
+    garbage: "{",
+  };
+  const images = {
+    "h/garbage:1": "garbage",
+    "h/absent:1": "absent",
+    "h/plain:1": "plain",
+    "h/different:1": "different",
+    "h/right:1": "index",
+  };
+  const server = await containerd(socket, images, content);
+  try {
+    const snapshot = (key: string, labels = {}) => ({ key, labels }) as Snapshot;
+    expect(await findImage(socket, snapshot(`test/5/${chain}`), silentLog)).toBe("h/right:1");
+    expect(await findImage(socket, snapshot("test/5/x", { "containerd.io/snapshot.ref": chain }), silentLog)).toBe("h/right:1");
+    expect(await findImage(socket, snapshot(`elsewhere/5/${chain}`), silentLog)).toBeUndefined();
+    expect(await findImage(socket, snapshot(`test/5/${sha("none")}`), silentLog)).toBeUndefined();
+    expect(await findImage(socket, snapshot("no-containerd-key"), silentLog)).toBeUndefined();
+  } finally {
+    server.forceShutdown();
+  }
+  expect(
+    await findImage(join(directory.path, "absent.sock"), { key: `test/5/${chain}`, labels: {} } as Snapshot, silentLog),
+  ).toBeUndefined();
+});
