@@ -1,3 +1,6 @@
+/** In a log file a note every few seconds is enough. */
+const noteEveryMs = 3_000;
+
 /** What a person sees: one line a step, with the time it takes while it runs when the output is a terminal. */
 export class Steps {
   readonly #total: number;
@@ -24,13 +27,19 @@ export class Steps {
     const draw = (): boolean => process.stderr.write(`\r\x1b[K${clip(`${head} ${note === "" ? "" : `(${note}) `}… ${seconds()}`)}`);
     const timer = live ? setInterval(draw, 200) : undefined;
     if (!live) process.stderr.write(`${head} …\n`);
+    let shown = begin;
     try {
       const result = await action((text) => {
         note = text;
         if (live) draw();
-        else process.stderr.write(`      ${text}\n`);
+        else if (performance.now() - shown > noteEveryMs) {
+          process.stderr.write(`      ${text}\n`);
+          shown = performance.now();
+        }
       });
-      process.stderr.write(live ? `\r\x1b[K${head}: ${note === "" ? "done" : note}, ${seconds()}\n` : `      done, ${seconds()}\n`);
+      process.stderr.write(
+        live ? `\r\x1b[K${head}: ${note === "" ? "done" : note}, ${seconds()}\n` : `      ${note === "" ? "done" : note}, ${seconds()}\n`,
+      );
       return result;
     } catch (error) {
       process.stderr.write(live ? `\r\x1b[K${head}: failed after ${seconds()}\n` : `      failed after ${seconds()}\n`);

@@ -88,7 +88,7 @@ export async function run(command: string, args: readonly string[] = [], options
 }
 
 /**
- * Runs a command until its standard output holds `text`, and to its end.
+ * Runs a command to its end and notes when its standard output held `text`; with "": its first output, or its end.
  *
  * @returns the moment (performance.now()) at which the text was complete
  */
@@ -113,6 +113,7 @@ export async function firstOutputAt(
     child.on("error", reject);
     child.on("close", (status) => resolve(status ?? -1));
   }).finally(() => clearTimeout(timer));
+  if (at === 0 && text === "") at = performance.now();
   if (code !== 0 || at === 0) throw new Error(`${[command, ...args].join(" ")} ended with ${code}\n${stderr()}${output}`);
   return at;
 }
