@@ -75,7 +75,10 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
       const reason = errno();
       if (reason === EAGAIN) {
         rawPoll(polledAddress, 2, -1);
-        if ((polled[3] as number) >>> 16 !== 0) rawRead(wake, drainedAddress, 8); // revents of the eventfd
+        if ((polled[3] as number) >>> 16 !== 0) {
+          rawRead(wake, drainedAddress, 8); // revents of the eventfd
+          drained[0] = 0n; // a use: a buffer of which only the address is used would be collected
+        }
       } else if (reason === ENODEV) return "unmounted";
       else if (reason !== EINTR && reason !== ENOENT) throw new ErrnoError("read", reason, "/dev/fuse");
       continue;

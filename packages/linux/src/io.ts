@@ -63,12 +63,13 @@ export function eventfd(initial = 0): number {
   return fd;
 }
 
-const one = new BigUint64Array(16).fill(1n);
-const oneAddress = Number(koffi.address(one));
+// The buffer is kept beside its address: a module variable that no function uses is collected, and the address would point to freed memory.
+const oneWords = new BigUint64Array(16).fill(1n);
+const one = { words: oneWords, address: Number(koffi.address(oneWords)) };
 
 /** Adds 1 to an eventfd. @throws ErrnoError EBADF */
 export function signalEventfd(fd: number): void {
-  if (rawWrite(fd, oneAddress, 8) < 0) throw lastErrno("write");
+  if (rawWrite(fd, one.address, 8) < 0) throw lastErrno("write");
 }
 
 /** pwrite(2); all bytes or an error. @throws ErrnoError ENOSPC, EIO … */
