@@ -31,8 +31,6 @@ export function formatError(error: unknown): string {
 
 /** Images that do not fit together; `merge` ends with status 2 for them. Source: spec/nydus-image.md, section 12.7 */
 export class InconsistentError extends NydusImageError {
-  readonly exitCode = 2;
-
   constructor(message: string) {
     super("IMAGE_SOURCE", message);
   }

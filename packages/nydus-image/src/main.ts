@@ -6,7 +6,7 @@ import { addCreate } from "./commands/create.ts";
 import { addInspect } from "./commands/inspect.ts";
 import { addMerge } from "./commands/merge.ts";
 import { addUnsupported } from "./commands/unsupported.ts";
-import { formatError } from "./errors.ts";
+import { formatError, InconsistentError } from "./errors.ts";
 import type { Io } from "./io.ts";
 import { createLog, type Log, type LogLevel, logLevels } from "./log.ts";
 import { builderVersion } from "./version.ts";
@@ -22,11 +22,13 @@ export interface Context {
 }
 
 export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
-  let exitCode: ExitCode = 0;
   const program = new Command("nydus-image");
   const context: Context = {
     io,
-    log: () => createLog({ ...(program.opts() as { level: LogLevel; file: string | undefined }), stderr: io.stderr }),
+    log: () => {
+      const { logLevel, logFile } = program.opts<{ logLevel: LogLevel; logFile?: string }>();
+      return createLog({ level: logLevel, file: logFile, stderr: io.stderr });
+    },
   };
   program
     .description("Builds, merges, checks and converts RAFS container images")
@@ -50,10 +52,14 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
     await program.parseAsync([...hoistGlobalOptions(argv)], { from: "user" });
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof InconsistentError) {
+      context.log().error(`message:${error.message}`);
+      return 2;
+    }
     io.stderr.write(formatError(error));
-    exitCode = (error as { exitCode?: ExitCode }).exitCode ?? 1;
+    return 1;
   }
-  return exitCode;
+  return 0;
 }
 
 function* allCommands(command: Command): Iterable<Command> {
