@@ -4,7 +4,6 @@ export type BuilderErrorCode =
   | "BUILD_XATTR"
   | "BUILD_LIMIT"
   | "BUILD_OUTPUT"
-  | "BUILD_BLOB"
   | "BUILD_INCONSISTENT"
   | "BUILD_UNSUPPORTED";
 

@@ -1,4 +1,4 @@
-export type NydusImageErrorCode = "IMAGE_ARGUMENT" | "IMAGE_UNSUPPORTED" | "IMAGE_FILE" | "IMAGE_SOURCE" | "IMAGE_TARGET";
+export type NydusImageErrorCode = "IMAGE_ARGUMENT" | "IMAGE_UNSUPPORTED" | "IMAGE_FILE" | "IMAGE_SOURCE";
 
 /** A command can not do what it was asked, for a reason the person at the command line can change. Ends the process with status 1. */
 export class NydusImageError extends Error {

@@ -6,20 +6,14 @@ import { addCreate } from "./commands/create.ts";
 import { addInspect } from "./commands/inspect.ts";
 import { addMerge } from "./commands/merge.ts";
 import { addUnsupported } from "./commands/unsupported.ts";
+import type { Context } from "./context.ts";
 import { formatError, InconsistentError } from "./errors.ts";
 import type { Io } from "./io.ts";
-import { createLog, type Log, type LogLevel, logLevels } from "./log.ts";
+import { createLog, type LogLevel, logLevels } from "./log.ts";
 import { builderVersion } from "./version.ts";
 
 /** 0 done, 1 failed while running, 2 wrong usage (and `merge` of images that do not fit together). */
 export type ExitCode = 0 | 1 | 2;
-
-/** What commands share. */
-export interface Context {
-  readonly io: Io;
-  /** made when the verb runs, from the global options */
-  log(): Log;
-}
 
 export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
   const program = new Command("nydus-image");

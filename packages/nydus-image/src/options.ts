@@ -2,9 +2,9 @@
 import { stat } from "node:fs/promises";
 import type { Destination, PrefetchPolicy } from "@nydus-ts/builder";
 import { chunkSizeMax, chunkSizeMin, parsePrefetchPatterns } from "@nydus-ts/builder";
+import type { Context } from "./context.ts";
 import { NydusImageError } from "./errors.ts";
 import { readAllInput } from "./io.ts";
-import type { Context } from "./main.ts";
 
 /** Decimal or `0x` hexadecimal. */
 export function parseSize(text: string, what: string): number {

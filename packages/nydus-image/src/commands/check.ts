@@ -2,8 +2,8 @@
 import { type Bootstrap, checkBootstrap, chunkFlags, type Inode } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
 import { type BootstrapFile, readBootstrapFile, storedBlobId } from "../bootstrap-file.ts";
+import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
-import type { Context } from "../main.ts";
 import { writeOutputJson } from "../output-json.ts";
 import { checkFeatureWords, hex, quoteBytes, superFlagNames } from "../text.ts";
 import { compressorOf } from "./merge.ts";

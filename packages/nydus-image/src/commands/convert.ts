@@ -12,11 +12,11 @@ import {
   parseReference,
 } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
+import type { Context } from "../context.ts";
 import { convertImage } from "../convert/convert.ts";
 import { createProgress } from "../convert/progress.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
 import { readAllInput } from "../io.ts";
-import type { Context } from "../main.ts";
 import { parseChunkSize } from "../options.ts";
 import { builderVersion } from "../version.ts";
 

@@ -14,8 +14,8 @@ import {
   writeFileWhole,
 } from "@nydus-ts/builder";
 import { type Command, Option } from "commander";
+import type { Context } from "../context.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
-import type { Context } from "../main.ts";
 import { bootstrapDestination, isDirectory, parseChunkSize, parseSize, readPrefetchPatterns } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
 import { readXattrs } from "../xattrs.ts";

@@ -3,9 +3,9 @@ import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
 import { type Command, Option } from "commander";
 import { readBootstrapFile } from "../bootstrap-file.ts";
+import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
 import { Inspector } from "../inspector.ts";
-import type { Context } from "../main.ts";
 import { chooseBootstrap } from "./check.ts";
 
 interface InspectFlags {

@@ -13,8 +13,8 @@ import {
 import { blobFeatures, compressors, digesters, superFlags } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
 import { type BootstrapFile, namePrefix, readBootstrapFile, storedBlobId } from "../bootstrap-file.ts";
+import type { Context } from "../context.ts";
 import { InconsistentError, NydusImageError, unsupported } from "../errors.ts";
-import type { Context } from "../main.ts";
 import { bootstrapDestination, readPrefetchPatterns } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
 import { superFlagNames } from "../text.ts";
