@@ -17,11 +17,12 @@ import {
   writeToc,
 } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type Destination } from "./artifact.ts";
+import { BufferPool } from "./buffer-pool.ts";
 import { type Compressor, compressHere, compressorNumbers, type Digester, digest, digesterNumbers, sha256 } from "./codecs.ts";
 import type { CompressPool } from "./compress-pool.ts";
 import { crc32c } from "./crc32c.ts";
 import { BuilderError } from "./errors.ts";
-import { bytesInFlightMax, chunksInFlightMax, chunksPerBlobMax, spareBuffersMax } from "./limits.ts";
+import { bytesInFlightMax, chunksInFlightMax, chunksPerBlobMax } from "./limits.ts";
 
 export interface BlobOptions {
   destination: Destination;
@@ -86,7 +87,7 @@ export class BlobWriter implements AsyncDisposable {
   readonly #options: BlobOptions;
   readonly #dictionary: ChunkDictionary;
   readonly #pool: CompressPool;
-  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
+  readonly #buffers = new BufferPool();
   readonly #chunks: StoredChunk[] = [];
   readonly #toc: TocSection[] = [];
   #artifact: Artifact | undefined;
@@ -106,12 +107,7 @@ export class BlobWriter implements AsyncDisposable {
 
   /** A buffer for one chunk, to be filled and given to `add`. */
   allocate(bytes: number): Uint8Array<ArrayBuffer> {
-    return (bytes === this.#options.chunkSize && this.#spare.pop()) || new Uint8Array(new ArrayBuffer(bytes));
-  }
-
-  #recycle(buffer: Uint8Array): void {
-    if (buffer.length === this.#options.chunkSize && this.#spare.length < spareBuffersMax)
-      this.#spare.push(buffer as Uint8Array<ArrayBuffer>);
+    return this.#buffers.take(bytes);
   }
 
   /**
@@ -129,7 +125,7 @@ export class BlobWriter implements AsyncDisposable {
     if (known) {
       this.deduplicatedBytes += data.length;
       this.deduplicatedChunks++;
-      this.#recycle(data);
+      this.#buffers.give(data.buffer);
       return known;
     }
     const blob = this.#begin();
@@ -201,7 +197,7 @@ export class BlobWriter implements AsyncDisposable {
         if (result.compressed) chunk.flags |= chunkFlags.compressed;
         this.#storedBytes += result.bytes.length;
         await (await this.#output()).append(result.bytes);
-        if (result.compressed) this.#recycle(result.input);
+        if (result.compressed) this.#buffers.give(result.input.buffer as ArrayBuffer);
       } catch (failure) {
         this.#failure = failure;
       } finally {

@@ -11,6 +11,7 @@ import { compressThreadsMax, jobsPerThreadMax, threadStartBytes } from "./limits
 
 interface Job {
   data: Uint8Array<ArrayBuffer>;
+  bytes: number;
   resolve(result: Compressed): void;
   reject(failure: unknown): void;
 }
@@ -28,11 +29,11 @@ interface Reply {
 function workerProgram(load: NodeJS.Require): void {
   const { parentPort } = load("node:worker_threads") as typeof import("node:worker_threads");
   const { zstdCompressSync } = load("node:zlib") as typeof import("node:zlib");
-  parentPort!.on("message", ({ input, bound }: { input: ArrayBuffer; bound: number }) => {
+  parentPort!.on("message", ({ input, bytes, bound }: { input: ArrayBuffer; bytes: number; bound: number }) => {
     try {
-      const stored = zstdCompressSync(new Uint8Array(input), { chunkSize: bound });
+      const stored = zstdCompressSync(new Uint8Array(input, 0, bytes), { chunkSize: bound });
       // A copy of the right size: the piece that zlib made is as large as the largest possible output.
-      const output = stored.length < input.byteLength ? new Uint8Array(stored).buffer : undefined;
+      const output = stored.length < bytes ? new Uint8Array(stored).buffer : undefined;
       parentPort!.postMessage({ input, output, failure: undefined }, output ? [input, output] : [input]);
     } catch (failure) {
       parentPort!.postMessage({ input, output: undefined, failure: String(failure) }, [input]);
@@ -50,8 +51,8 @@ class CompressThread {
       const job = this.jobs.shift()!;
       if (reply.failure !== undefined) job.reject(new BuilderError("BUILD_OUTPUT", `compression failed: ${reply.failure}`));
       else {
-        const bytes = new Uint8Array(reply.output ?? reply.input);
-        job.resolve({ bytes, compressed: reply.output !== undefined, input: new Uint8Array(reply.input) });
+        const input = new Uint8Array(reply.input, 0, job.bytes);
+        job.resolve({ bytes: reply.output ? new Uint8Array(reply.output) : input, compressed: reply.output !== undefined, input });
       }
       onIdle();
     });
@@ -64,7 +65,7 @@ class CompressThread {
   run(job: Job): void {
     this.jobs.push(job);
     const { buffer } = job.data;
-    this.worker.postMessage({ input: buffer, bound: Math.max(64, zstdBound(buffer.byteLength)) }, [buffer]);
+    this.worker.postMessage({ input: buffer, bytes: job.bytes, bound: Math.max(64, zstdBound(job.bytes)) }, [buffer]);
   }
 }
 
@@ -76,14 +77,14 @@ export class CompressPool implements AsyncDisposable {
   #bytes = 0;
 
   /**
-   * Compresses; what does not get smaller comes back as it is. `data` must be the whole of its buffer, which is taken away and comes back
+   * Compresses; what does not get smaller comes back as it is. `data` must be the start of its buffer, which is taken away and comes back
    * as `input` of the result.
    */
   async compress(data: Uint8Array<ArrayBuffer>, compressor: Compressor): Promise<Compressed> {
     this.#bytes += data.length;
     if (compressor !== "zstd" || this.#bytes < threadStartBytes) return await compressHere(data, compressor);
     return await new Promise<Compressed>((resolve, reject) => {
-      this.#queue.push({ data, resolve, reject });
+      this.#queue.push({ data, bytes: data.length, resolve, reject });
       this.#dispatch();
     });
   }

@@ -11,6 +11,7 @@ import type { WhiteoutSpec } from "./whiteouts.ts";
 
 export type CreateSource =
   | { kind: "directory"; path: string; readXattrs: XattrReader; whiteouts: WhiteoutSpec }
+  /** pieces need to be valid only until the next is asked for */
   | { kind: "tar"; stream: AsyncIterable<Uint8Array> };
 
 export interface CreateOptions {

@@ -11,4 +11,5 @@ export { type MergeOptions, type MergeResult, mergeLayers } from "./merge.ts";
 export { cloneTree } from "./overlay.ts";
 export { type PrefetchPatterns, type PrefetchPolicy, parsePrefetchPatterns } from "./prefetch.ts";
 export type { XattrReader } from "./sources/directory.ts";
+export { readPieces } from "./sources/file-pieces.ts";
 export type { WhiteoutSpec } from "./whiteouts.ts";

@@ -29,8 +29,8 @@ export const jobsPerThreadMax = 4;
 /** Bytes that are compressed before threads are started: starting one takes 40 ms, which a small image should not pay. */
 export const threadStartBytes = 2 * 1024 * 1024;
 
-/** Full-size chunk buffers that are kept to be filled again. More than are in flight are never needed. */
-export const spareBuffersMax = 12;
+/** Bytes of chunk buffers that wait to be filled again. As many as can be in flight; more are freed. */
+export const spareBytesMax = 12 * 1024 * 1024;
 
 /** Bytes gathered before they are written to the output file, so that tiny chunks do not cost a system call each. */
 export const writeBatchBytes = 1024 * 1024;

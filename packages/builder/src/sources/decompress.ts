@@ -15,19 +15,17 @@ export function detectCompression(head: Uint8Array): LayerCompression {
 }
 
 /**
- * Decompresses while reading. Closing the result closes `source`.
+ * Decompresses while reading. Closing the result closes `source`. A piece is valid until the next is asked for, on both sides.
  * @throws BuilderError BUILD_TAR, when a compressed stream is damaged or ends early
  */
 export async function* decompressLayer(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
   const iterator = source[Symbol.asyncIterator]();
   try {
-    const first: Uint8Array[] = [];
     let head: Uint8Array = new Uint8Array(0);
     while (head.length < 4) {
       const next = await iterator.next();
       if (next.done) break;
-      first.push(next.value);
-      head = Buffer.concat(first);
+      head = Buffer.concat([head, next.value]);
     }
     const rest = { [Symbol.asyncIterator]: () => iterator };
     const compression = detectCompression(head);
@@ -57,7 +55,8 @@ export async function* decompressLayer(source: AsyncIterable<Uint8Array>): Async
   }
 }
 
+/** Copies, since the decoder reads ahead and a piece of the source is valid only until the next is asked for. */
 async function* prepend(head: Uint8Array, rest: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   yield head;
-  yield* rest;
+  for await (const piece of rest) yield Buffer.from(piece);
 }

@@ -1,5 +1,4 @@
 /** `nydus-image create`: a directory or a tar becomes a RAFS image. Source: spec/nydus-image.md, section 2 */
-import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import {
   type Compressor,
@@ -9,6 +8,7 @@ import {
   type Destination,
   type Digester,
   type PrefetchPolicy,
+  readPieces,
   type WhiteoutSpec,
   writeEmptyExternalBootstrap,
   writeFileWhole,
@@ -202,7 +202,7 @@ async function openSource(path: string, type: CreateFlags["type"], whiteouts: Wh
   if (!found.isFile() && !found.isFIFO() && !found.isCharacterDevice()) {
     throw new NydusImageError("IMAGE_SOURCE", `specified path must be a regular/fifo/char_device file: ${JSON.stringify(path)}`);
   }
-  return { kind: "tar", stream: createReadStream(path, { highWaterMark: 1024 * 1024 }) };
+  return { kind: "tar", stream: readPieces(path) };
 }
 
 async function blobDestination(flags: CreateFlags): Promise<Destination> {

@@ -1,0 +1,23 @@
+import assert from "node:assert/strict";
+
+/** Deflate window: what a match can reach, and the size of a preset dictionary. Source: RFC 1951; spec/rafs.md, section 1.1 */
+export const windowBytes = 32768;
+
+/** Pieces in which input is decoded. The positions that images record depend on it: the original reads in pieces of this size. Source: nydus-image.md 6.4 */
+export const inputPieceBytes = 65536;
+
+/** Output kept besides the window. More does not make it faster. */
+export const outputBytes = 512 * 1024;
+
+/** Bytes of a gzip member's header: its name and comment have no length of their own. Beyond it BUILD_LIMIT. */
+export const memberHeaderBytesMax = 256 * 1024;
+
+/** Where contexts are cut, in bytes; independent of the chunk size. Source: spec/nydus-image.md, section 6.4 */
+export const contextInputBytesMin = 512 * 1024;
+export const contextInputBytesMax = 1024 * 1024;
+export const contextOutputBytesMax = 2 * 1024 * 1024;
+
+/** Output of one context, which a reader holds in memory: one chunk of the largest size can pass the limit above. Source: spec/rafs.md, section 10 */
+export const contextOutputBytesRefused = 16 * 1024 * 1024;
+
+assert(outputBytes >= windowBytes && inputPieceBytes >= 1024);
