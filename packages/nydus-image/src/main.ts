@@ -5,6 +5,7 @@ import { addConvert } from "./commands/convert.ts";
 import { addCreate } from "./commands/create.ts";
 import { addInspect } from "./commands/inspect.ts";
 import { addMerge } from "./commands/merge.ts";
+import { addStat } from "./commands/stat.ts";
 import { addUnsupported } from "./commands/unsupported.ts";
 import type { Context } from "./context.ts";
 import { formatError, InconsistentError } from "./errors.ts";
@@ -34,6 +35,7 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
   addMerge(program, context);
   addCheck(program, context);
   addInspect(program, context);
+  addStat(program, context);
   addUnsupported(program);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });

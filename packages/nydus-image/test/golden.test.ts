@@ -53,6 +53,15 @@ describe.skipIf(!hasGolden)("golden images at the command line", () => {
     expect(requests.trimEnd()).toBe(readFileSync(join(golden.directory, "inspect-requests.txt"), "utf8").trimEnd());
   });
 
+  const counted = cases.filter(
+    ({ directory, bootstrapFile, name }) => bootstrapFile && !checkDiffers.has(name) && existsSync(join(directory, "stat.txt")),
+  );
+  test.each(counted.map(({ name }) => name))("stat counts in %s what the original counts", async (name) => {
+    const golden = goldenCase(name);
+    const { stdout } = await run(["stat", "-B", golden.bootstrapFile!]);
+    expect(stdout.trimEnd()).toBe(readFileSync(join(golden.directory, "stat.txt"), "utf8").trimEnd());
+  });
+
   test.each(["small-v6-inline", "small-v6-inline-toc"])("check finds the bootstrap inside the blob of %s", async (name) => {
     const { directory } = goldenCase(name);
     const blob = JSON.parse(readFileSync(join(directory, "output.json"), "utf8")).blobs[0];
