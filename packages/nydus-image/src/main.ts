@@ -6,6 +6,7 @@ import { addCreate } from "./commands/create.ts";
 import { addInspect } from "./commands/inspect.ts";
 import { addMerge } from "./commands/merge.ts";
 import { addStat } from "./commands/stat.ts";
+import { addUnpack } from "./commands/unpack.ts";
 import { addUnsupported } from "./commands/unsupported.ts";
 import type { Context } from "./context.ts";
 import { formatError, InconsistentError } from "./errors.ts";
@@ -36,6 +37,7 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
   addCheck(program, context);
   addInspect(program, context);
   addStat(program, context);
+  addUnpack(program, context);
   addUnsupported(program);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });

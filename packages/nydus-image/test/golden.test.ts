@@ -53,8 +53,10 @@ describe.skipIf(!hasGolden)("golden images at the command line", () => {
     expect(requests.trimEnd()).toBe(readFileSync(join(golden.directory, "inspect-requests.txt"), "utf8").trimEnd());
   });
 
+  // Chunks of tarfs have no digests: which of them stands for all is chance.
   const counted = cases.filter(
-    ({ directory, bootstrapFile, name }) => bootstrapFile && !checkDiffers.has(name) && existsSync(join(directory, "stat.txt")),
+    ({ directory, bootstrapFile, name }) =>
+      bootstrapFile && !name.includes("tarfs") && !checkDiffers.has(name) && existsSync(join(directory, "stat.txt")),
   );
   test.each(counted.map(({ name }) => name))("stat counts in %s what the original counts", async (name) => {
     const golden = goldenCase(name);
