@@ -94,6 +94,6 @@ export function poll(entries: readonly { readonly fd: number; readonly events: n
     view.setInt32(index * 8, entry.fd, true);
     view.setInt16(index * 8 + 4, entry.events, true);
   });
-  if (rawPoll(Number(koffi.address(table)), entries.length, timeoutMs) < 0) throw lastErrno("poll");
+  if (rawPoll(Number(koffi.address(table)), entries.length, timeoutMs) < 0) throw lastErrno("poll"); // `view` below keeps the table
   return entries.map((_, index) => view.getInt16(index * 8 + 6, true));
 }

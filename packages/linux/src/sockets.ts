@@ -109,6 +109,7 @@ export async function sendWithFds(
     const part = message.data.subarray(done);
     const header = messageHeader(part, control);
     const sent = Number(rawSendmsg(fd, header.bytes, MSG_NOSIGNAL));
+    keepAlive(header.holds);
     if (sent >= 0) {
       done += sent;
       control = undefined;
@@ -139,6 +140,7 @@ export async function recvWithFds(fd: number, options: ReceiveOptions): Promise<
       const control = Buffer.alloc(16 + fdsPerMessageMax * 4);
       const header = messageHeader(part, control);
       const count = Number(rawRecvmsg(fd, header.bytes, MSG_CMSG_CLOEXEC));
+      keepAlive(header.holds);
       if (count < 0) {
         await waitAfter(lastErrno("recvmsg"), fd, "readable", until, options.signal);
         continue;
@@ -182,6 +184,14 @@ function messageHeader(data: Uint8Array, control: Buffer | undefined): { bytes: 
   }
   return { bytes, holds: [data, vector, control] };
 }
+
+/** A use of buffers after the call that had only their addresses, so that they are not collected before it. */
+function keepAlive(buffers: readonly unknown[]): void {
+  lastUsed = buffers;
+}
+let lastUsed: readonly unknown[] = [];
+/** @internal */
+export const lastUsedBuffers = (): readonly unknown[] => lastUsed;
 
 /** struct cmsghdr: len 0 (8 bytes), level 8, type 12, data 16. */
 function controlOf(fds: readonly number[]): Buffer {
