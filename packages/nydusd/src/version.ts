@@ -20,6 +20,5 @@ export function versionText(): string {
     `Build Time: \t${version.build_time}`,
     `Profile: \t${version.profile}`,
     `Runtime: \t${version.rustc}`,
-    "",
   ].join("\n");
 }

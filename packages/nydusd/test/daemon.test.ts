@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { request } from "node:http";
 import { join } from "node:path";
@@ -187,6 +187,15 @@ describe("the API", () => {
     await expect(nydusd.client.sendFd()).rejects.toMatchObject({ status: 500, daemonCode: "SUPERVISOR" });
     await expect(nydusd.client.takeover()).rejects.toMatchObject({ status: 400, daemonCode: "STATE_REFUSED" });
     expect((await nydusd.client.info()).state).toBe("RUNNING");
+  });
+
+  test("a file at the socket's path that is no socket is left alone", async () => {
+    const path = workspace.path("precious");
+    writeFileSync(path, "data");
+    const { exitCode, output } = await endOfNydusd(workspace, ["singleton", "--apisock", path]);
+    expect(exitCode).toBe(1);
+    expect(output).toContain("is no socket");
+    expect(readFileSync(path, "utf8")).toBe("data");
   });
 
   test("a second daemon on a socket that answers does not steal it", async () => {

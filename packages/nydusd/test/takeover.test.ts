@@ -1,6 +1,8 @@
-import { closeSync, existsSync } from "node:fs";
-import { open, readFile } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { closeSync, existsSync, readdirSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { findMount, recvWithFds, sendWithFds, type UnixListener, unixListen } from "@nydus-ts/linux";
 import { TestRegistry } from "@nydus-ts/registry-client/testing";
 import { compareListings, goldenAbsent, goldenDir, listTree, readListing, Workspace } from "@nydus-ts/testkit";
@@ -62,6 +64,51 @@ class TestSupervisor implements AsyncDisposable {
   }
 }
 
+/**
+ * A reader in a process of its own: a process that has files of a dead daemon's mount open can't start another one (the child closes
+ * them before execve, and that waits for the daemon that it is to become).
+ */
+class Reader {
+  readonly #child: ReturnType<typeof spawn>;
+  readonly #lines: AsyncIterator<string>;
+
+  constructor(workspace: Workspace, path: string) {
+    const script = `
+      const { openSync, readSync } = require("node:fs");
+      const fd = openSync(process.argv[1], "r");
+      console.log("open");
+      process.stdin.once("data", () => {
+        console.log("reading");
+        const buffer = Buffer.alloc(1 << 20);
+        let size = 0;
+        for (let got = readSync(fd, buffer, 0, buffer.length, null); got > 0; got = readSync(fd, buffer, 0, buffer.length, null)) size += got;
+        console.log(String(size));
+        process.exit(0);
+      });`;
+    this.#child = spawn(process.execPath, ["-e", script, path], { stdio: ["pipe", "pipe", "inherit"] });
+    this.#lines = createInterface({ input: this.#child.stdout! })[Symbol.asyncIterator]();
+    workspace.defer(() => void this.#child.kill("SIGKILL"));
+  }
+
+  async #line(): Promise<string> {
+    const { value } = await this.#lines.next();
+    return value as string;
+  }
+
+  async opened(): Promise<void> {
+    expect(await this.#line()).toBe("open");
+  }
+
+  async startReading(): Promise<void> {
+    this.#child.stdin!.write("go\n");
+    expect(await this.#line()).toBe("reading");
+  }
+
+  async size(): Promise<number> {
+    return Number(await this.#line());
+  }
+}
+
 describe.skipIf(goldenDir() === undefined)(`take-over${goldenDir() === undefined ? ` (${goldenAbsent})` : ""}`, () => {
   let workspace: Workspace;
   let supervisor: TestSupervisor;
@@ -86,10 +133,11 @@ describe.skipIf(goldenDir() === undefined)(`take-over${goldenDir() === undefined
     await first.client.mount("/d", request);
     await supervisor.collect(() => first.client.sendFd());
     const entry = readListing(golden).find((each) => each.type === "file" && each.size > 0)!;
-    const file = await open(join(first.mountpoint, "b/c", String(entry.path)));
+    const reader = new Reader(workspace, join(first.mountpoint, "b/c", String(entry.path)));
+    await reader.opened();
     first.program.kill("SIGKILL");
     await first.program.exited;
-    const reading = file.readFile();
+    await reader.startReading();
 
     const second = await startNydusd(workspace, [...supervised(), "--upgrade"], { mountpoint: first.mountpoint });
     expect((await second.client.info()).state).toBe("INIT");
@@ -97,8 +145,7 @@ describe.skipIf(goldenDir() === undefined)(`take-over${goldenDir() === undefined
     expect((await second.client.info()).state).toBe("READY");
     await second.client.start();
     expect((await second.client.info()).state).toBe("RUNNING");
-    expect((await reading).length).toBe(entry.size);
-    await file.close();
+    expect(await reader.size()).toBe(entry.size);
     for (const place of ["b/c", "d"]) {
       expect(compareListings(await listTree(join(second.mountpoint, place)), readListing(golden))).toEqual([]);
     }
@@ -115,14 +162,16 @@ describe.skipIf(goldenDir() === undefined)(`take-over${goldenDir() === undefined
   test("a read that waits for the registry while the daemon is killed is answered by the successor", async () => {
     const { golden, bootstrap, cache, blobs } = await copyCase(workspace, caseName);
     await using registry = await TestRegistry.start();
-    for (const blob of (await import("node:fs")).readdirSync(blobs)) registry.putBlob(await readFile(join(blobs, blob)), "app");
+    for (const blob of readdirSync(blobs)) registry.putBlob(await readFile(join(blobs, blob)), "app");
     const stall = registry.faults.add({ path: /blobs/ }, { stallMs: Number.POSITIVE_INFINITY });
     const first = await startNydusd(workspace, supervised());
     const config = registryConfig(registry.host, cache, { backend: { timeout: 60 } });
     await first.client.mount("/a", { source: bootstrap, fs_type: "rafs", config });
     await supervisor.collect(() => first.client.sendFd());
     const entry = readListing(golden).find((each) => each.type === "file" && each.size > 0)!;
-    const reading = readFile(join(first.mountpoint, "a", String(entry.path)));
+    const reader = new Reader(workspace, join(first.mountpoint, "a", String(entry.path)));
+    await reader.opened();
+    await reader.startReading();
     await expect.poll(() => stall.hits(), { timeout: 10_000 }).toBeGreaterThan(0);
     first.program.kill("SIGKILL");
     await first.program.exited;
@@ -130,7 +179,7 @@ describe.skipIf(goldenDir() === undefined)(`take-over${goldenDir() === undefined
     const second = await startNydusd(workspace, [...supervised(), "--upgrade"], { mountpoint: first.mountpoint });
     await supervisor.offer(() => second.client.takeover());
     await second.client.start();
-    expect((await reading).length).toBe(entry.size);
+    expect(await reader.size()).toBe(entry.size);
   });
 
   test("exit leaves the kernel mount for the successor, and the new daemon may have another API socket", async () => {

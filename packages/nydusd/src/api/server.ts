@@ -36,8 +36,12 @@ export class ApiServer {
       );
     }
     try {
+      // The original removes whatever is there; a mistyped path must not cost a file.
+      if (!lstatSync(this.#path).isSocket())
+        throw new NydusdError("API_SOCKET", `${this.#path}: is there and is no socket; check --apisock`);
       unlinkSync(this.#path);
     } catch (cause) {
+      if (cause instanceof NydusdError) throw cause;
       if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cannotListen(this.#path, cause);
     }
     const { promise, resolve, reject } = Promise.withResolvers<void>();

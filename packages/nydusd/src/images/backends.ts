@@ -76,10 +76,12 @@ export class BackendPool {
 
   async #open(config: ConfigV2, name: string): Promise<ImageBackend> {
     const { inner, setAuth } = await openBackend(config, (line) => this.#log.warn(`${name}: ${line}`));
-    const backend = new MeteredBackend(inner, (blobId, range, error) => {
+    const backend = new MeteredBackend(inner, (blobId, range, priority, error) => {
       const text = `${name}: blob ${blobId.slice(0, 12)} [${range.offset}..${range.offset + range.length}): ${describeError(error)}`;
       this.#events.push(text);
-      this.#log.error(text);
+      // The engine logs the read that failed with this cause; here only what has no reader is new.
+      if (priority === "prefetch") this.#log.warn(text);
+      else this.#log.debug(text);
     });
     return { name, backend, setAuth };
   }

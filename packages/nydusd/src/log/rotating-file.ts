@@ -10,12 +10,16 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { unlink } from "node:fs/promises";
+import { rename, unlink } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createGzip } from "node:zlib";
 import { logFilesMax } from "../limits.ts";
 import type { LogSink } from "./log.ts";
+
+/** Milliseconds the end of the process waits for a compression; the next process finishes it. */
+const closeMs = 300;
 
 /**
  * A log file that is appended to and, with a limit, rotated: the active file is `<stem>_rCURRENT<ext>`, full ones become
@@ -57,9 +61,9 @@ export class RotatingFile implements LogSink {
     }
   }
 
-  /** Waits for compression and closes the file. */
+  /** Waits a moment for compression and closes the file. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#compressing;
+    await Promise.race([this.#compressing, sleep(closeMs, undefined, { ref: false })]);
     if (this.#fd >= 0) closeSync(this.#fd);
     this.#fd = -1;
   }
@@ -77,13 +81,23 @@ export class RotatingFile implements LogSink {
     closeSync(this.#fd);
     this.#fd = next;
     this.#size = 0;
-    this.#compressing = this.#compressing.then(() => this.#compress(rotated)).catch(() => undefined);
+    this.#compressing = this.#compressing.then(() => this.#compressRotated()).catch(() => undefined);
   }
 
-  async #compress(path: string): Promise<void> {
-    await pipeline(createReadStream(path), createGzip(), createWriteStream(`${path}.gz`, { mode: 0o640 }));
-    await unlink(path);
-    const rotated = readdirSync(this.#directory).filter((name) => name.startsWith(`${this.#stem}_r2`) && name.endsWith(".gz"));
-    for (const name of rotated.sort().slice(0, -logFilesMax)) unlinkSync(join(this.#directory, name));
+  /** Also files that an earlier process rotated and had no time to compress. */
+  async #compressRotated(): Promise<void> {
+    const rotated = this.#rotated();
+    for (const name of rotated.filter((each) => each.endsWith(this.#extension))) {
+      const path = join(this.#directory, name);
+      await pipeline(createReadStream(path), createGzip(), createWriteStream(`${path}.tmp`, { mode: 0o640 }));
+      await rename(`${path}.tmp`, `${path}.gz`);
+      await unlink(path);
+    }
+    const compressed = this.#rotated().filter((name) => name.endsWith(".gz"));
+    for (const name of compressed.sort().slice(0, -logFilesMax)) unlinkSync(join(this.#directory, name));
+  }
+
+  #rotated(): string[] {
+    return readdirSync(this.#directory).filter((name) => name.startsWith(`${this.#stem}_r2`));
   }
 }

@@ -1,6 +1,8 @@
-import type { BlobBackend, BlobReadOptions, ByteRange } from "@nydus-ts/chunk-store";
+import type { BlobBackend, BlobReadOptions, ByteRange, ReadPriority } from "@nydus-ts/chunk-store";
 import type { BackendMetricsAnswer } from "@nydus-ts/nydus-api";
 import { backendLatencyClass, classCount, sizeClass } from "./classes.ts";
+
+type BackendFailure = (blobId: string, range: ByteRange, priority: ReadPriority, error: unknown) => void;
 
 const zeros = (): number[] => new Array<number>(classCount).fill(0);
 
@@ -8,7 +10,7 @@ const zeros = (): number[] => new Array<number>(classCount).fill(0);
 export class MeteredBackend implements BlobBackend {
   readonly kind: string;
   readonly #inner: BlobBackend;
-  readonly #onFailure: (blobId: string, range: ByteRange, error: unknown) => void;
+  readonly #onFailure: BackendFailure;
   #count = 0;
   #errors = 0;
   #bytes = 0;
@@ -17,7 +19,7 @@ export class MeteredBackend implements BlobBackend {
   readonly #countBySize = zeros();
   readonly #latencySizes = Array.from({ length: classCount }, zeros);
 
-  constructor(inner: BlobBackend, onFailure: (blobId: string, range: ByteRange, error: unknown) => void) {
+  constructor(inner: BlobBackend, onFailure: BackendFailure) {
     this.kind = inner.kind;
     this.#inner = inner;
     this.#onFailure = onFailure;
@@ -34,7 +36,7 @@ export class MeteredBackend implements BlobBackend {
     } catch (error) {
       if (!options.signal?.aborted) {
         this.#errors += 1;
-        this.#onFailure(blobId, range, error);
+        this.#onFailure(blobId, range, options.priority, error);
       }
       throw error;
     } finally {

@@ -1,5 +1,5 @@
 import { type BackendMetricsAnswer, fileOperations } from "@nydus-ts/nydus-api";
-import { Gauge, Registry } from "prom-client";
+
 import type { Engine } from "../engines/engine.ts";
 import type { ImageBackend } from "../images/backends.ts";
 import type { Image } from "../images/image.ts";
@@ -12,7 +12,9 @@ export interface PrometheusSources {
 }
 
 /** All counters as Prometheus text: an extension, with labels `mountpoint` and `backend` where the JSON routes take an id. */
-export function prometheusText({ engine, images, backends }: PrometheusSources): Promise<string> {
+export async function prometheusText({ engine, images, backends }: PrometheusSources): Promise<string> {
+  // Loaded when first asked for: a daemon that nobody scrapes starts sooner.
+  const { Gauge, Registry } = await import("prom-client");
   const registry = new Registry();
   const set = (name: string, help: string, rows: readonly (readonly [Record<string, string>, number])[]): void => {
     const labelNames = [...new Set(rows.flatMap(([labels]) => Object.keys(labels)))];
