@@ -1,4 +1,13 @@
-import { type LogRecord, levelNames } from "./log.ts";
+export const levelNames: Record<number, string> = { 10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error", 60: "error" };
+
+/** One event as pino writes it. */
+export interface LogRecord {
+  readonly level: number;
+  /** Milliseconds since 1970, with microseconds as fraction. */
+  readonly time: number;
+  readonly part?: string;
+  readonly msg: string;
+}
 
 /**
  * `[2026-03-04 05:06:07.123456 +00:00] INFO text`, local time; levels other than INFO name the part of the daemon: `WARN [images] text`.

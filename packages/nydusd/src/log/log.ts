@@ -1,20 +1,9 @@
 import { type Logger, pino } from "pino";
-import { formatLine } from "./format.ts";
+import { formatLine, type LogRecord } from "./format.ts";
 
 /** Levels of `--log-level`; the API also knows `off`. */
 export const logLevels = ["trace", "debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof logLevels)[number];
-
-export const levelNames: Record<number, string> = { 10: "trace", 20: "debug", 30: "info", 40: "warn", 50: "error", 60: "error" };
-
-/** One event as pino writes it. */
-export interface LogRecord {
-  readonly level: number;
-  /** Milliseconds since 1970, with microseconds as fraction. */
-  readonly time: number;
-  readonly part?: string;
-  readonly msg: string;
-}
 
 /** The daemon's log. Texts are single events; secrets never go in. */
 export interface Log {
