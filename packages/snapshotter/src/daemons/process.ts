@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { pidfdExited, pidfdOpen, pidfdSignal } from "@nydus-ts/linux";
 import { messageOf, SnapshotterError } from "../errors.ts";
@@ -99,11 +99,16 @@ export async function endProcess(id: ProcessId, deadlineMs: number): Promise<voi
   }
 }
 
+/** What `/proc/PID/exe` of a daemon leads to: the Node it runs on, also when that was replaced meanwhile, or a program of its own. */
+const DAEMON_PROGRAMS = /\/(?:node|nydusd)[^/]*$/;
+
 /** Processes started like our daemons with an API socket whose path begins with `prefix`. A client given the same socket has no mount point. */
 export function daemonProcesses(prefix: string): ProcessId[] {
   return readdirSync("/proc").flatMap((name) => {
     if (!/^\d+$/.test(name) || Number(name) === process.pid) return [];
     try {
+      // Reading the arguments of a process that hangs in a page fault blocks; so only those are read that can be a daemon at all.
+      if (!DAEMON_PROGRAMS.test(readlinkSync(`/proc/${name}/exe`))) return [];
       const args = readFileSync(`/proc/${name}/cmdline`, "utf8").split("\0");
       const start = processStart(Number(name));
       const socket = args[args.indexOf("--apisock") + 1];
