@@ -1,0 +1,434 @@
+import { closeSync } from "node:fs";
+import { join } from "node:path";
+import { type BlobRecord, cacheFileNames, hasBlobMeta, hasFeature, metaBlobId as recordedMetaBlobId } from "@nydus-ts/rafs-format";
+import type { ReadPriority } from "./backend.ts";
+import type { BlobCacheOptions, BlobCacheStats, ChunkSegment, EnsureOptions, PrefetchOptions } from "./blob-cache-options.ts";
+import { fetchMeta, readCachedMeta } from "./blob-meta-source.ts";
+import type { ChunkInfo } from "./chunk-info.ts";
+import type { ChunkMap } from "./chunk-map.ts";
+import { openDataFile, openTar } from "./data-file.ts";
+import { ChunkStoreError, describeCause } from "./errors.ts";
+import type { FetchClass } from "./fetch-class.ts";
+import { FetchQueue, type MergedRange } from "./fetch-queue.ts";
+import { readAt } from "./file-io.ts";
+import type { Flight } from "./flight.ts";
+import { ItemStore } from "./item-store.ts";
+import { amplifyBytesDefault, backgroundDeadlineMs, closeDeadlineMs, fetchesPerBlobMax, prefetchWindowChunks } from "./limits.ts";
+import { type FetchLane, type FetchRequest, type FetchScheduler, processScheduler } from "./scheduler.ts";
+import { SequenceDetector } from "./sequence.ts";
+import { StoredItems } from "./stored-items.ts";
+import { SyncQueue } from "./sync-queue.ts";
+import { type WaitLimits, waitFor } from "./wait.ts";
+
+const unknownOffset = 0xffffffff;
+
+/** What is known once the chunk info is there. */
+interface Fetching {
+  readonly info: ChunkInfo;
+  readonly items: StoredItems;
+  readonly queue: FetchQueue;
+  readonly store: ItemStore;
+  readonly lane: FetchLane;
+}
+
+/**
+ * One blob as a local cache. Invariants: a set bit of `ready` means verified data in the data file; an item has at most one flight,
+ * however many callers wait for it; a flight that failed leaves its item absent; nothing but `loadMeta` and flights touches the network.
+ *
+ * It stays one file: it is the state machine that joins map, queue and store, which are files of their own.
+ */
+export class BlobCache implements AsyncDisposable {
+  readonly blob: BlobRecord;
+  readonly dataFd: number;
+  readonly chunkCount: number;
+  /** Bit i & 31 of word i >> 5: the chunk's verified data is in the data file. Shared memory. */
+  readonly ready: Int32Array<SharedArrayBuffer>;
+  /** Two words a chunk: uncompressed offset / 4096 (0xffffffff: not known yet), uncompressed size. Shared memory. */
+  readonly layout: Uint32Array<SharedArrayBuffer>;
+  /** A tarfs blob: `dataFd` is the tar itself, in blocks of 512 bytes, always ready. */
+  readonly direct: boolean;
+  readonly #options: BlobCacheOptions;
+  readonly #map: ChunkMap | undefined;
+  readonly #sync: SyncQueue | undefined;
+  readonly #scheduler: FetchScheduler;
+  readonly #sequences = new SequenceDetector();
+  readonly #closing = new AbortController();
+  readonly #paths: readonly string[];
+  readonly #counts = {
+    total: 0,
+    hits: 0,
+    fetchRequests: 0,
+    fetchErrors: 0,
+    demandBytes: 0,
+    widenedBytes: 0,
+    prefetchBytes: 0,
+    metaBytes: 0,
+    prefetchRequests: 0,
+    prefetchChunks: 0,
+    prefetchActive: 0,
+    prefetchMillis: 0,
+    prefetchBeginMs: 0,
+    prefetchEndMs: 0,
+  };
+  #fetching: Fetching | undefined;
+  #metaLoading: Promise<Fetching> | undefined;
+  #closed: Promise<void> | undefined;
+
+  private constructor(options: BlobCacheOptions, file: { fd: number; path: string; map: ChunkMap | undefined }) {
+    const { blob, directory } = options;
+    this.#options = options;
+    this.blob = blob;
+    this.dataFd = file.fd;
+    this.#map = file.map;
+    this.direct = file.map === undefined;
+    this.chunkCount = blob.chunkCount;
+    this.ready = file.map?.ready ?? new Int32Array(new SharedArrayBuffer(0));
+    this.layout = new Uint32Array(new SharedArrayBuffer(this.direct ? 0 : blob.chunkCount * 8));
+    for (let at = 0; at < this.layout.length; at += 2) this.layout[at] = unknownOffset;
+    this.#sync = file.map === undefined ? undefined : new SyncQueue(file.fd, file.map, () => undefined);
+    this.#scheduler = options.scheduler ?? processScheduler;
+    const names = cacheFileNames(blob.id);
+    this.#paths = this.direct ? [file.path] : [file.path, join(directory, names.chunkMap), join(directory, names.meta)];
+  }
+
+  /**
+   * Opens or creates the cache files of a blob, in the original's layout. Never uses the network: blob meta comes from its cache file, or
+   * is fetched by the first call that needs it.
+   *
+   * @throws ChunkStoreError CHUNK_CACHE (folder or files can't be used)
+   * Source: spec/rafs.md 8
+   */
+  static async open(options: BlobCacheOptions): Promise<BlobCache> {
+    const { blob, directory } = options;
+    if (hasFeature(blob, "tarfs")) return new BlobCache(options, { ...(await openTar(directory, blob.id)), map: undefined });
+    const cache = new BlobCache(options, await openDataFile(directory, blob));
+    try {
+      const info = options.chunkInfo ?? (hasBlobMeta(blob) ? await readCachedMeta(directory, blob) : undefined);
+      if (info !== undefined) cache.#know(info);
+      return cache;
+    } catch (error) {
+      await cache[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Paths of the cache files. */
+  files(): readonly string[] {
+    return this.#paths;
+  }
+
+  /** Makes sure that it is known where chunks lie: `layout` is filled. @throws ChunkStoreError CHUNK_META, CHUNK_DEADLINE, CHUNK_UNSUPPORTED */
+  async loadMeta(options: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined }): Promise<void> {
+    if (!this.direct) await this.#known({ deadlineAt: performance.now() + options.deadlineMs, signal: options.signal });
+  }
+
+  /**
+   * Makes chunks ready, fetching those that are not. Callers that want the same chunk share one fetch.
+   *
+   * @param chunks  chunk indexes, in any order
+   * @throws ChunkStoreError CHUNK_RANGE, CHUNK_DIGEST, CHUNK_DECODE, CHUNK_BACKEND, CHUNK_DEADLINE, CHUNK_META, CHUNK_CLOSED;
+   *   CHUNK_NO_SPACE when the data came but the disk would not take it: `readInto` hands it out all the same
+   */
+  async ensure(chunks: readonly number[], options: EnsureOptions): Promise<void> {
+    const unstored = await this.#bring(chunks, options);
+    if (unstored === undefined) return;
+    throw new ChunkStoreError(
+      "CHUNK_NO_SPACE",
+      `blob ${this.blob.id}: chunk ${unstored} could not be written to the cache; free space in ${this.#options.directory}`,
+    );
+  }
+
+  /** Copies pieces of chunks into `target`, fetching what is absent; works while the cache disk is full. Throws as `ensure`, but for CHUNK_NO_SPACE. */
+  async readInto(target: Uint8Array, segments: readonly ChunkSegment[], options: EnsureOptions): Promise<void> {
+    await this.#bring([...new Set(segments.map(({ chunk }) => chunk))], options);
+    for (const { chunk, offset, length, targetOffset } of segments) {
+      const { info, store } = this.#fetching as Fetching;
+      const piece = target.subarray(targetOffset, targetOffset + length);
+      if (this.#isReady(chunk)) {
+        if ((await readAt(this.dataFd, piece, info.uncompressedOffset(chunk) + offset)) === length) continue;
+        throw new ChunkStoreError("CHUNK_CACHE", `${this.#paths[0]}: shorter than the blob; remove it while no image uses it`);
+      }
+      const data = store.unstored(chunk);
+      if (data === undefined)
+        throw new ChunkStoreError("CHUNK_NO_SPACE", `blob ${this.blob.id}: chunk ${chunk} fits neither disk nor memory`);
+      piece.set(data.subarray(offset, offset + length));
+    }
+  }
+
+  /** Fetches chunks nobody waits for yet, yielding to those somebody waits for. Rejects with the first failure or the signal's reason. */
+  async prefetch(chunks: readonly number[] | "all", options: PrefetchOptions = {}): Promise<void> {
+    if (this.direct) return;
+    const counts = this.#counts;
+    const begin = Date.now();
+    if (counts.prefetchBeginMs === 0) counts.prefetchBeginMs = begin;
+    counts.prefetchActive++;
+    try {
+      await this.loadMeta({ deadlineMs: backgroundDeadlineMs, signal: options.signal });
+      const list = chunks === "all" ? Array.from({ length: this.chunkCount }, (_, index) => index) : chunks;
+      for (let at = 0; at < list.length; at += prefetchWindowChunks) {
+        options.signal?.throwIfAborted();
+        const window = list.slice(at, at + prefetchWindowChunks).filter((chunk) => !this.#isReady(chunk));
+        if (window.length === 0) continue;
+        counts.prefetchChunks += window.length;
+        const before = counts.prefetchBytes;
+        await this.#bring(window, { deadlineMs: backgroundDeadlineMs * 10, signal: options.signal, priority: "prefetch" });
+        const pauseMs = options.bandwidth ? ((counts.prefetchBytes - before) / options.bandwidth) * 1000 : 0;
+        if (pauseMs >= 1) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      }
+    } finally {
+      counts.prefetchActive--;
+      counts.prefetchEndMs = Date.now();
+      counts.prefetchMillis += counts.prefetchEndMs - begin;
+    }
+  }
+
+  stats(): BlobCacheStats {
+    const store = this.#fetching?.store.counts;
+    return {
+      ...this.#counts,
+      chunkCount: this.chunkCount,
+      readyCount: this.#map?.readyCount ?? this.chunkCount,
+      entriesCount: store?.stored ?? 0,
+      bufferedBytes: store?.bufferedBytes ?? 0,
+      verifyFailures: store?.verifyFailures ?? 0,
+      unverifiedChunks: store?.unverified ?? 0,
+      unstoredChunks: store?.unstored ?? 0,
+      inFlight: this.#fetching?.queue.size ?? 0,
+    };
+  }
+
+  /** Ends fetches, makes durable what was written, closes the files; they stay on disk. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#closing.abort(new ChunkStoreError("CHUNK_CLOSED", `blob ${this.blob.id}: its cache was closed`));
+    const flights = this.#fetching?.queue.all() ?? [];
+    for (const flight of flights) if (!flight.running) this.#fail(flight, this.#closing.signal.reason);
+    const limits = { deadlineAt: performance.now() + closeDeadlineMs };
+    const rest = Promise.allSettled([...flights.map(({ done }) => done), this.#metaLoading]);
+    await waitFor(rest, limits, "fetches to end").catch(() => undefined);
+    if (this.#fetching !== undefined) this.#scheduler.remove(this.#fetching.lane);
+    if (this.#sync !== undefined) await waitFor(this.#sync.flush(), limits, "the last sync").catch(() => undefined);
+    this.#map?.close();
+    closeSync(this.dataFd);
+  }
+
+  #isReady(chunk: number): boolean {
+    return this.#map === undefined || this.#map.isReady(chunk);
+  }
+
+  /** @returns a chunk that came but could not be stored, if any */
+  async #bring(chunks: readonly number[], options: EnsureOptions): Promise<number | undefined> {
+    if (this.#closed !== undefined) throw this.#closing.signal.reason;
+    this.#counts.total++;
+    if (this.direct) return undefined;
+    for (const chunk of chunks) {
+      if (Number.isInteger(chunk) && chunk >= 0 && chunk < this.chunkCount) continue;
+      throw new ChunkStoreError("CHUNK_RANGE", `blob ${this.blob.id} has no chunk ${chunk}, only ${this.chunkCount}`);
+    }
+    const limits = { deadlineAt: performance.now() + options.deadlineMs, signal: options.signal };
+    const fetching = await this.#known(limits);
+    const kind: FetchClass = options.priority ?? "demand";
+    let missing = chunks.filter((chunk) => !this.#isReady(chunk));
+    if (missing.length === 0) this.#counts.hits++;
+    else if (kind === "demand") this.#widenLater(fetching, missing, options.sequentialBytes);
+    let unstored: number | undefined;
+    while (missing.length > 0) {
+      const kept = missing.filter((chunk) => fetching.store.unstored(chunk) !== undefined);
+      unstored ??= kept[0];
+      missing = missing.filter((chunk) => !kept.includes(chunk));
+      if (missing.length === 0) break;
+      const wanted = missing;
+      try {
+        await this.#fly(fetching, [...new Set(wanted.map((chunk) => fetching.items.itemOf(chunk)))], kind, limits);
+        missing = missing.filter((chunk) => !this.#isReady(chunk));
+        // What is still absent came and could not be stored; it may have been pushed out of memory again by others.
+        unstored ??= missing[0];
+        break;
+      } catch (error) {
+        // A flight ends with its own deadline, that of callers before this one: this one has time left and tries itself.
+        const again = error instanceof ChunkStoreError && error.code === "CHUNK_DEADLINE" && performance.now() < limits.deadlineAt - 1;
+        if (!again || this.#closed !== undefined) throw error;
+        missing = missing.filter((chunk) => !this.#isReady(chunk));
+      }
+    }
+    return unstored;
+  }
+
+  /** Waits for the flights of items, new or under way. */
+  async #fly({ queue }: Fetching, items: readonly number[], kind: FetchClass, limits: WaitLimits): Promise<void> {
+    if (queue.size + items.length > fetchesPerBlobMax) {
+      throw new ChunkStoreError("CHUNK_BACKEND", `blob ${this.blob.id}: ${queue.size} fetches wait already; its host is too slow`);
+    }
+    const flights = items.map((item) => queue.join(item, kind));
+    for (const flight of flights) {
+      flight.waiters++;
+      flight.deadlineAt = Math.max(flight.deadlineAt, limits.deadlineAt);
+    }
+    this.#scheduler.poke();
+    try {
+      await Promise.all(
+        flights.map((flight) => waitFor(flight.done, limits, `blob ${this.blob.id} [${flight.offset}..${flight.offset + flight.length})`)),
+      );
+    } finally {
+      for (const flight of flights) {
+        flight.waiters--;
+        // Nobody wants it any more and nothing was sent: out of the line.
+        if (flight.waiters === 0 && !flight.running && !flight.settled)
+          this.#fail(flight, new ChunkStoreError("CHUNK_DEADLINE", "given up by all readers"));
+      }
+    }
+  }
+
+  /** Fetches on behind a sequential reader, up to `amplifyBytesMax` stored bytes; the reader does not wait for it. */
+  #widenLater({ info, items, queue }: Fetching, missing: readonly number[], hint: number | undefined): void {
+    const isPresent = (chunk: number): boolean => this.#isReady(chunk);
+    let found = 0;
+    for (const chunk of missing) found = Math.max(found, this.#sequences.note(chunk, info.compressedSize(chunk), isPresent));
+    let budget = Math.min(hint ?? found, this.#options.amplifyBytesMax ?? amplifyBytesDefault);
+    let item = Math.max(...missing.map((chunk) => items.itemOf(chunk))) + 1;
+    for (; budget > 0 && item < items.end; item++) {
+      if (items.storedOffset(item) < 0) continue;
+      if (items.contextOf(item) >= 0 !== items.contextOf(item - 1) >= 0) return;
+      budget -= items.storedSize(item);
+      if (budget >= 0 && queue.get(item) === undefined && items.members(item).some((chunk) => !this.#isReady(chunk))) {
+        queue.join(item, "ahead");
+      }
+    }
+  }
+
+  async #run(fetching: Fetching, range: MergedRange, kind: FetchClass): Promise<void> {
+    const { offset, length, flights } = range;
+    const priority: ReadPriority = kind === "demand" ? "demand" : "prefetch";
+    const now = performance.now();
+    const latest = Math.max(...flights.map(({ deadlineAt }) => deadlineAt)) - now;
+    const deadlineMs = Math.max(1, kind === "demand" ? latest : backgroundDeadlineMs);
+    const chunkCount = flights.length;
+    try {
+      const stored = await this.#read("chunks", this.blob.id, { offset, length, priority, deadlineMs, chunkCount });
+      this.#counts[kind === "demand" ? "demandBytes" : kind === "ahead" ? "widenedBytes" : "prefetchBytes"] += length;
+      if (kind === "prefetch") this.#counts.prefetchRequests++;
+      for (const flight of flights) {
+        const at = flight.offset - offset;
+        await this.#land(fetching, flight, stored.subarray(at, at + flight.length));
+      }
+    } catch (error) {
+      for (const flight of flights) this.#fail(flight, error as Error);
+    }
+  }
+
+  async #land({ queue, store }: Fetching, flight: Flight, stored: Uint8Array): Promise<void> {
+    try {
+      const unstored = await store.store(flight.item, stored, queue.size > 1);
+      queue.drop(flight);
+      flight.resolve(unstored);
+    } catch (error) {
+      if (store.mayRetry(error) && flight.retries < store.retriesMax && this.#closed === undefined) {
+        flight.retries++;
+        queue.requeue(flight);
+        this.#scheduler.poke();
+        return;
+      }
+      this.#fail(flight, error as Error);
+    }
+  }
+
+  #fail(flight: Flight, error: Error): void {
+    this.#fetching?.queue.drop(flight);
+    if (!flight.settled) flight.reject(error);
+  }
+
+  async #read(
+    what: "chunks" | "meta",
+    blobId: string,
+    request: { offset: number; length: number; priority: ReadPriority; deadlineMs: number; chunkCount: number },
+  ): Promise<Uint8Array> {
+    const { offset, length, priority, deadlineMs, chunkCount } = request;
+    const begin = performance.now();
+    this.#counts.fetchRequests++;
+    let failure: Error | undefined;
+    try {
+      const bytes = await this.#options.backend.read(blobId, { offset, length }, { deadlineMs, priority, signal: this.#closing.signal });
+      if (bytes.length === length) return bytes;
+      throw new ChunkStoreError("CHUNK_BACKEND", `blob ${blobId}: ${bytes.length} bytes came, ${length} were asked for`);
+    } catch (cause) {
+      this.#counts.fetchErrors++;
+      failure = this.#asFailure(cause, `blob ${blobId} [${offset}..${offset + length})`);
+      throw failure;
+    } finally {
+      const event = { blobId, what, priority, offset, length, chunkCount, durationMs: performance.now() - begin };
+      this.#options.onFetch?.(failure === undefined ? event : { ...event, error: failure });
+    }
+  }
+
+  #asFailure(cause: unknown, where: string): Error {
+    if (cause instanceof ChunkStoreError) return cause;
+    if (this.#closing.signal.aborted) return this.#closing.signal.reason as Error;
+    const code = (cause as { code?: unknown }).code;
+    const late = typeof code === "string" && code.endsWith("_DEADLINE");
+    return new ChunkStoreError(late ? "CHUNK_DEADLINE" : "CHUNK_BACKEND", `${where}: ${describeCause(cause)}`, { cause });
+  }
+
+  async #known(limits: WaitLimits): Promise<Fetching> {
+    if (this.#fetching !== undefined) return this.#fetching;
+    if (!hasBlobMeta(this.blob)) {
+      throw new ChunkStoreError(
+        "CHUNK_UNSUPPORTED",
+        `blob ${this.blob.id} has no blob meta: its chunks must come from the bootstrap (chunkInfo)`,
+      );
+    }
+    this.#metaLoading ??= this.#loadMeta().finally(() => {
+      this.#metaLoading = undefined;
+    });
+    this.#metaLoading.catch(() => undefined);
+    return waitFor(this.#metaLoading, limits, `the meta of blob ${this.blob.id}`);
+  }
+
+  async #loadMeta(): Promise<Fetching> {
+    const { directory, backend, metaBlobId } = this.#options;
+    const read = async (blobId: string, offset: number, length: number): Promise<Uint8Array> => {
+      const request = { offset, length, priority: "demand", deadlineMs: backgroundDeadlineMs, chunkCount: 0 } as const;
+      const bytes = await this.#read("meta", blobId, request);
+      this.#counts.metaBytes += length;
+      return bytes;
+    };
+    try {
+      const id = metaBlobId ?? recordedMetaBlobId(this.blob, undefined);
+      const options = { deadlineMs: backgroundDeadlineMs, signal: this.#closing.signal };
+      return this.#know(await fetchMeta(directory, this.blob, id, backend, read, options));
+    } catch (cause) {
+      throw this.#asFailure(cause, `meta of blob ${this.blob.id}`);
+    }
+  }
+
+  #know(info: ChunkInfo): Fetching {
+    if (info.count !== this.chunkCount) {
+      throw new ChunkStoreError(
+        "CHUNK_META",
+        `blob ${this.blob.id}: chunk info of ${info.count} chunks, its record says ${this.chunkCount}`,
+      );
+    }
+    const items = new StoredItems(info);
+    const queue = new FetchQueue(items);
+    const lane: FetchLane = {
+      has: (kind) => queue.has(kind),
+      take: (kind): FetchRequest => {
+        const range = queue.take(kind);
+        return { bytes: range.length, run: () => this.#run(fetching, range, kind) };
+      },
+    };
+    const store = new ItemStore(this.#options, items, this.dataFd, this.#map as ChunkMap, this.#sync as SyncQueue);
+    const fetching: Fetching = { info, items, queue, lane, store };
+    for (let chunk = 0; chunk < info.count; chunk++) {
+      this.layout[2 * chunk + 1] = info.uncompressedSize(chunk);
+      // Last, so that a thread that sees the offset sees the size.
+      Atomics.store(this.layout, 2 * chunk, Math.floor(info.uncompressedOffset(chunk) / 4096));
+    }
+    this.#scheduler.add(lane);
+    this.#fetching = fetching;
+    return fetching;
+  }
+}

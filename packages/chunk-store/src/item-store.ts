@@ -1,0 +1,128 @@
+import type { BlobCacheOptions } from "./blob-cache-options.ts";
+import { BufferPool } from "./buffer-pool.ts";
+import type { ChunkMap } from "./chunk-map.ts";
+import { crc32c } from "./crc32c.ts";
+import { decodeItem } from "./decode-item.ts";
+import { hasDigest } from "./digest.ts";
+import { ChunkStoreError, describeCause } from "./errors.ts";
+import { writeAt } from "./file-io.ts";
+import type { Unstored } from "./flight.ts";
+import { verifyRetriesMax } from "./limits.ts";
+import type { StoredItems } from "./stored-items.ts";
+import type { SyncQueue } from "./sync-queue.ts";
+import { UnstoredChunks } from "./unstored-chunks.ts";
+
+const pool = new BufferPool();
+
+/** Takes stored bytes of items to verified chunks in the data file. Nothing that did not verify is written or handed out. */
+export class ItemStore {
+  readonly retriesMax = verifyRetriesMax;
+  readonly counts = { stored: 0, bufferedBytes: 0, verifyFailures: 0, unverified: 0, unstored: 0 };
+  readonly #options: BlobCacheOptions;
+  readonly #items: StoredItems;
+  readonly #fd: number;
+  readonly #map: ChunkMap;
+  readonly #sync: SyncQueue;
+  readonly #unstored = new UnstoredChunks();
+
+  constructor(options: BlobCacheOptions, items: StoredItems, fd: number, map: ChunkMap, sync: SyncQueue) {
+    this.#options = options;
+    this.#items = items;
+    this.#fd = fd;
+    this.#map = map;
+    this.#sync = sync;
+  }
+
+  /** A chunk the disk refused, kept in memory for a while; undefined also when it is time to offer it to the disk again. */
+  unstored(chunk: number): Uint8Array | undefined {
+    const data = this.#unstored.get(chunk);
+    return data !== undefined && this.#unstored.worthTrying ? undefined : data;
+  }
+
+  /** Whether other bytes, perhaps from another host, may mend it. */
+  mayRetry(error: unknown): boolean {
+    return error instanceof ChunkStoreError && (error.code === "CHUNK_DIGEST" || error.code === "CHUNK_DECODE");
+  }
+
+  /**
+   * Decodes an item, verifies its chunks and writes those that are not ready.
+   *
+   * @param busy  other fetches wait for the event loop
+   * @returns chunks the disk would not take, by index
+   * @throws ChunkStoreError CHUNK_DECODE, CHUNK_DIGEST
+   */
+  async store(item: number, stored: Uint8Array, busy: boolean): Promise<Unstored | undefined> {
+    const { info } = this.#items;
+    const size = this.#items.decodedSize(item);
+    this.counts.bufferedBytes += size;
+    let pooled: Uint8Array | undefined;
+    try {
+      const decoded = await decodeItem(this.#options.blob, this.#items, item, stored, pool, busy);
+      pooled = decoded.pooled;
+      let refused: Map<number, Uint8Array> | undefined;
+      for (const chunk of this.#items.members(item)) {
+        if (this.#map.isReady(chunk)) continue;
+        const from = this.#items.contextOf(item) < 0 ? 0 : info.offsetInContext(chunk);
+        const data = decoded.data.subarray(from, from + info.uncompressedSize(chunk));
+        this.#verify(chunk, data);
+        if (await this.#write(chunk, data)) continue;
+        refused ??= new Map();
+        refused.set(chunk, Buffer.from(data));
+      }
+      for (const [chunk, data] of refused ?? []) this.#unstored.add(chunk, data);
+      return refused;
+    } catch (error) {
+      this.counts.verifyFailures++;
+      if (!(error instanceof ChunkStoreError)) throw error;
+      throw new ChunkStoreError(
+        error.code,
+        `blob ${this.#options.blob.id}, stored at ${this.#items.storedOffset(item)}: ${error.message}`,
+        { cause: error },
+      );
+    } finally {
+      if (pooled !== undefined) pool.give(pooled);
+      this.counts.bufferedBytes -= size;
+    }
+  }
+
+  /** Data first, then the bit. False: the disk would not take it. */
+  async #write(chunk: number, data: Uint8Array): Promise<boolean> {
+    try {
+      await writeAt(this.#fd, data, this.#items.info.uncompressedOffset(chunk));
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code;
+      if (code !== "ENOSPC" && code !== "EDQUOT" && code !== "EIO" && code !== "EROFS") {
+        throw new ChunkStoreError("CHUNK_CACHE", `chunk ${chunk} can't be written: ${describeCause(error)}`, { cause: error });
+      }
+      this.counts.unstored++;
+      return false;
+    }
+    this.#unstored.delete(chunk);
+    this.#map.set(chunk);
+    this.#sync.add(chunk, data.length);
+    this.counts.stored++;
+    return true;
+  }
+
+  /** @throws ChunkStoreError CHUNK_DIGEST */
+  #verify(chunk: number, data: Uint8Array): void {
+    const size = this.#items.info.uncompressedSize(chunk);
+    if (data.length !== size)
+      throw new ChunkStoreError("CHUNK_DECODE", `chunk ${chunk}: ${data.length} bytes came out, ${size} are recorded`);
+    const { digestOf, digester, validate = true } = this.#options;
+    const digest = validate ? digestOf?.(chunk) : undefined;
+    if (digest?.some((byte) => byte !== 0) === true) {
+      if (hasDigest(digester, data, digest)) return;
+      throw new ChunkStoreError(
+        "CHUNK_DIGEST",
+        `chunk ${chunk} is not what the image was built from (${digester} differs); a host serves other bytes`,
+      );
+    }
+    const crc = this.#items.info.crc32(chunk);
+    if (crc === undefined) {
+      this.counts.unverified++;
+      return;
+    }
+    if (crc32c(data) !== crc) throw new ChunkStoreError("CHUNK_DIGEST", `chunk ${chunk}: its CRC differs; a host serves other bytes`);
+  }
+}
