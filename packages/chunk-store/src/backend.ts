@@ -15,7 +15,7 @@ export interface BlobReadOptions {
 }
 
 /**
- * Where the stored bytes of blobs come from. Every form passes `blobBackendSuite` of `@nydus-ts/chunk-store/testing`.
+ * Where the stored bytes of blobs come from.
  * `registry-client` has an adapter of this shape without importing it.
  */
 export interface BlobBackend {

@@ -380,24 +380,33 @@ export class BlobCache implements AsyncDisposable {
         `blob ${this.blob.id} has no blob meta: its chunks must come from the bootstrap (chunkInfo)`,
       );
     }
-    this.#metaLoading ??= this.#loadMeta().finally(() => {
-      this.#metaLoading = undefined;
-    });
-    this.#metaLoading.catch(() => undefined);
-    return waitFor(this.#metaLoading, limits, `the meta of blob ${this.blob.id}`);
+    for (;;) {
+      this.#metaLoading ??= this.#loadMeta(limits.deadlineAt - performance.now()).finally(() => {
+        this.#metaLoading = undefined;
+      });
+      this.#metaLoading.catch(() => undefined);
+      try {
+        return await waitFor(this.#metaLoading, limits, `the meta of blob ${this.blob.id}`);
+      } catch (error) {
+        // The load ends with the deadline of the caller that began it; this one has time left.
+        const again = error instanceof ChunkStoreError && error.code === "CHUNK_DEADLINE" && performance.now() < limits.deadlineAt - 1;
+        if (!again || this.#closed !== undefined) throw error;
+      }
+    }
   }
 
-  async #loadMeta(): Promise<Fetching> {
+  async #loadMeta(remainingMs: number): Promise<Fetching> {
     const { directory, backend, metaBlobId } = this.#options;
+    const deadlineMs = Math.max(1, remainingMs);
     const read = async (blobId: string, offset: number, length: number): Promise<Uint8Array> => {
-      const request = { offset, length, priority: "demand", deadlineMs: backgroundDeadlineMs, chunkCount: 0 } as const;
+      const request = { offset, length, priority: "demand", deadlineMs, chunkCount: 0 } as const;
       const bytes = await this.#read("meta", blobId, request);
       this.#counts.metaBytes += length;
       return bytes;
     };
     try {
       const id = metaBlobId ?? recordedMetaBlobId(this.blob, undefined);
-      const options = { deadlineMs: backgroundDeadlineMs, signal: this.#closing.signal };
+      const options = { deadlineMs, signal: this.#closing.signal };
       return this.#know(await fetchMeta(directory, this.blob, id, backend, read, options));
     } catch (cause) {
       throw this.#asFailure(cause, `meta of blob ${this.blob.id}`);

@@ -1,8 +1,8 @@
 import type { BatchContext, ZranContext } from "@nydus-ts/rafs-format";
 
 /**
- * Where the chunks of one blob lie and how they are stored, by chunk index. `BlobMeta` of `@nydus-ts/rafs-format` is one; others
- * without blob meta.
+ * Where the chunks of one blob lie and how they are stored, by chunk index. `BlobMeta` of `@nydus-ts/rafs-format` is one.
+ * Blobs without blob meta need one made by the caller.
  */
 export interface ChunkInfo {
   readonly count: number;
