@@ -107,8 +107,14 @@ function uninstall(): void {
   if (existsSync(configuration)) process.stdout.write(`kept ${configuration}\n`);
 }
 
-const shippedFiles = (pattern: RegExp): string[] => (existsSync(shipped) ? readdirSync(shipped).filter((name) => pattern.test(name)) : []);
+function shippedFiles(pattern: RegExp): string[] {
+  return existsSync(shipped) ? readdirSync(shipped).filter((name) => pattern.test(name)) : [];
+}
 
-const isThere = (file: string): boolean => lstatSync(file, { throwIfNoEntry: false }) !== undefined;
+function isThere(file: string): boolean {
+  return lstatSync(file, { throwIfNoEntry: false }) !== undefined;
+}
 
-const say = (what: string): boolean => process.stdout.write(`installed ${what}\n`);
+function say(what: string): void {
+  process.stdout.write(`installed ${what}\n`);
+}

@@ -33,8 +33,8 @@ export async function goldenImage(entry: GoldenCase, blobIds: readonly string[],
     root,
     "-cf",
     tar,
-    "image",
     "--no-recursion",
+    "image",
     "image/image.boot",
   ]);
   const layer = await gzipLayer(tar);
