@@ -1,8 +1,9 @@
 import { type Capability, type Host, type HostConfig, type HostHealth, HostSet, hostUrl } from "@nydus-ts/mirror-config";
 import { TokenService } from "./auth/token-service.ts";
 import { anonymous, type Credentials } from "./credentials/credentials.ts";
-import { Endpoint, type EndpointRequest } from "./endpoint.ts";
+import { Endpoint } from "./endpoint.ts";
 import { RegistryError } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
 import type { Deadline } from "./http/deadline.ts";
 import { type Answer, Transport, type TransportOptions } from "./http/transport.ts";
 import { HEDGE_MAX_MS, HEDGE_MIN_MS, REDIRECTS_MAX, RETRY_BASE_MS, RETRY_LIMIT_DEFAULT, RETRY_MAX_MS } from "./limits.ts";
@@ -21,20 +22,6 @@ export interface RequesterOptions extends TransportOptions {
   readonly rewriteRedirect?: (target: URL) => URL;
   readonly random?: () => number;
   readonly now?: () => number;
-}
-
-export interface Exchange extends EndpointRequest {
-  /** What the call is, for messages: `reading blob sha256:…`. */
-  readonly what: string;
-  readonly capability: Capability;
-  /** Redirect targets of this key are remembered. */
-  readonly redirectKey?: string;
-  /** Statuses of 400 and more that `use` wants to see itself. */
-  readonly accept?: readonly number[];
-  /** No second attempt and no second host: the request changes something or its body is gone. */
-  readonly once?: boolean;
-  /** `use` returns while the body is still on the wire and takes care of it. */
-  readonly keepOpen?: boolean;
 }
 
 interface Launch<T> {

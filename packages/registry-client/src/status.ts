@@ -1,8 +1,8 @@
 import { retryAfter } from "./auth/token-service.ts";
 import { RegistryError, type RegistryErrorCode, serverWords } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
 import type { Answer, Transport } from "./http/transport.ts";
 import { ERROR_BODY_BYTES_MAX } from "./limits.ts";
-import type { Exchange } from "./requester.ts";
 
 /** What a status of 300 or more means: which code, whether to try again, what a person can do. */
 export async function statusError(

@@ -2,11 +2,12 @@ import { createHash } from "node:crypto";
 import { digestError } from "../digest.ts";
 import type { Endpoint } from "../endpoint.ts";
 import { RegistryError } from "../errors.ts";
+import type { Exchange } from "../exchange.ts";
 import { Deadline } from "../http/deadline.ts";
 import type { Answer } from "../http/transport.ts";
 import { UPLOAD_PIECE_BYTES } from "../limits.ts";
 import { checkDigest } from "../reference.ts";
-import type { Exchange, Requester } from "../requester.ts";
+import type { Requester } from "../requester.ts";
 
 /**
  * Bytes to upload. `open` gives them from the start each time it is called; `once` gives them one time only, so a cut connection is
