@@ -1,5 +1,5 @@
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { findMount, MNT_DETACH, umount2 } from "@nydus-ts/linux";
 import { type DaemonInfo, NydusdClient } from "@nydus-ts/nydus-api";
@@ -158,7 +158,10 @@ export class Daemon {
       this.#events.count("DESTROYED");
     }
     detachMounts(this.place.mountpoint);
-    for (const path of [dirname(this.place.socket), this.place.logDirectory]) rmSync(path, { recursive: true, force: true });
+    // Places come from the store: only a folder that bears the daemon's own id is its own, whatever was recorded.
+    for (const path of [dirname(this.place.socket), this.place.logDirectory]) {
+      if (this.place.id !== "" && basename(path) === this.place.id) rmSync(path, { recursive: true, force: true });
+    }
     rmSync(this.place.supervisorSocket, { force: true });
   }
 
