@@ -5,20 +5,12 @@
  * the bytes never depend on which compression finishes first. At most `bytesInFlightMax` bytes and `chunksInFlightMax` chunks wait.
  * Source: spec/nydus-image.md, sections 7 and 8
  */
-import { blobFeatures, chunkFlags, sectionNames, tocFlags } from "@nydus-ts/rafs-format";
-import {
-  type BlobEntry,
-  roundUp,
-  type StoredChunk,
-  type TocSection,
-  writeChunkInfo,
-  writeMetaHeader,
-  writeSectionHeader,
-  writeToc,
-} from "@nydus-ts/rafs-format/writer";
+import { blobFeatures, chunkFlags } from "@nydus-ts/rafs-format";
+import { type BlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type Destination } from "./artifact.ts";
+import { BlobTail } from "./blob-tail.ts";
 import { BufferPool } from "./buffer-pool.ts";
-import { type Compressor, compressHere, compressorNumbers, type Digester, digest, digesterNumbers, sha256 } from "./codecs.ts";
+import { type Compressor, compressorNumbers, type Digester, digest, digesterNumbers } from "./codecs.ts";
 import type { CompressPool } from "./compress-pool.ts";
 import { crc32c } from "./crc32c.ts";
 import { BuilderError } from "./errors.ts";
@@ -43,8 +35,6 @@ export interface BlobOptions {
 const alignment = 4096;
 /** Id in the blob table of a bootstrap that is inside the blob, whose id can not be known yet. */
 const placeholderId = "x".repeat(64);
-
-const tocFlagOf = { none: tocFlags.raw, lz4_block: tocFlags.lz4Block, zstd: tocFlags.zstd } as const satisfies Record<Compressor, number>;
 
 /** Chunks that are known already, by digest. Shared by the blobs of one build. */
 export class ChunkDictionary {
@@ -89,8 +79,7 @@ export class BlobWriter implements AsyncDisposable {
   readonly #pool: CompressPool;
   readonly #buffers = new BufferPool();
   readonly #chunks: StoredChunk[] = [];
-  readonly #toc: TocSection[] = [];
-  #artifact: Artifact | undefined;
+  #opened: { artifact: Artifact; tail: BlobTail } | undefined;
   #uncompressedCursor = 0;
   #storedBytes = 0;
   #bytesInFlight = 0;
@@ -196,7 +185,7 @@ export class BlobWriter implements AsyncDisposable {
         chunk.compressedSize = result.bytes.length;
         if (result.compressed) chunk.flags |= chunkFlags.compressed;
         this.#storedBytes += result.bytes.length;
-        await (await this.#output()).append(result.bytes);
+        await (await this.#output()).artifact.append(result.bytes);
         if (result.compressed) this.#buffers.give(result.input.buffer as ArrayBuffer);
       } catch (failure) {
         this.#failure = failure;
@@ -215,9 +204,14 @@ export class BlobWriter implements AsyncDisposable {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  async #output(): Promise<Artifact> {
-    this.#artifact ??= await Artifact.create(this.#options.destination);
-    return this.#artifact;
+  async #output(): Promise<{ artifact: Artifact; tail: BlobTail }> {
+    if (!this.#opened) {
+      const { destination, inlineBootstrap, toc } = this.#options;
+      const artifact = await Artifact.create(destination);
+      // The original leaves the digests out of the hash that becomes the id of a blob without inlined bootstrap. Source: section 8.2
+      this.#opened = { artifact, tail: new BlobTail(artifact, { inlineBootstrap, toc, hashDigests: inlineBootstrap }) };
+    }
+    return this.#opened;
   }
 
   /** Waits for all chunks and writes the sections that describe them. Afterwards only a bootstrap and the table of contents can follow. */
@@ -225,102 +219,28 @@ export class BlobWriter implements AsyncDisposable {
     await this.#turn;
     if (this.#failure !== undefined) throw this.#failure;
     if (!this.blob) return;
-    const { inlineBootstrap, toc } = this.#options;
-    const artifact = await this.#output();
-    if (inlineBootstrap || toc) await artifact.append(writeSectionHeader(sectionNames.data, this.#storedBytes));
-    if (toc) {
-      this.#toc.push({
-        flags: tocFlags.raw,
-        name: sectionNames.data,
-        digest: artifact.digest(),
-        offset: this.#options.offset,
-        compressedSize: this.#storedBytes,
-        uncompressedSize: this.blob.uncompressedSize,
-      });
-    }
-    await this.#writeMeta(this.blob, artifact);
+    const { offset, inlineBootstrap, compressor, chunkInfoVersion } = this.#options;
+    const { artifact, tail } = await this.#output();
+    await tail.endData({ offset, storedBytes: this.#storedBytes, uncompressedBytes: this.blob.uncompressedSize });
+    const chunks = this.#chunks;
+    const bytes = writeChunkInfo(chunks, { version: chunkInfoVersion });
+    const digests = chunks.map((chunk) => chunk.digest);
+    this.metaFile = await tail.appendMeta(this.blob, { bytes, count: chunks.length, digests }, compressor);
     // An inlined bootstrap can not know the blob's final size: it records what stands before it. Source: section 8.4
     this.blob.compressedSize = artifact.position;
     if (inlineBootstrap) this.blob.id = placeholderId;
   }
 
-  async #writeMeta(blob: BlobEntry, artifact: Artifact): Promise<void> {
-    const { inlineBootstrap, toc, compressor } = this.#options;
-    const plain = writeChunkInfo(this.#chunks, { version: this.#options.chunkInfoVersion });
-    const stored = await compressHere(plain, compressor);
-    const usedCompressor = stored.compressed ? compressor : "none";
-    blob.ciCompressor = compressorNumbers[usedCompressor];
-    blob.ciOffset = artifact.position;
-    blob.ciCompressedSize = stored.bytes.length;
-    blob.ciUncompressedSize = plain.length;
-    const header = writeMetaHeader({ ...blob, ciEntries: this.#chunks.length });
-    await artifact.append(stored.bytes);
-    await artifact.append(header);
-    this.metaFile = Buffer.concat([plain, Buffer.alloc(roundUp(plain.length, alignment) - plain.length), header]);
-    if (inlineBootstrap || toc) await artifact.append(writeSectionHeader(sectionNames.meta, stored.bytes.length + header.length));
-    if (!toc) return;
-    this.#toc.push(
-      {
-        flags: tocFlagOf[usedCompressor],
-        name: sectionNames.meta,
-        digest: sha256(plain),
-        offset: blob.ciOffset,
-        compressedSize: stored.bytes.length,
-        uncompressedSize: plain.length,
-      },
-      {
-        flags: tocFlags.raw,
-        name: sectionNames.metaHeader,
-        digest: sha256(header),
-        offset: blob.ciOffset + stored.bytes.length,
-        compressedSize: header.length,
-        uncompressedSize: header.length,
-      },
-    );
-    const digests = Buffer.concat(this.#chunks.map((chunk) => chunk.digest));
-    this.#toc.push({
-      flags: tocFlags.raw,
-      name: sectionNames.digests,
-      digest: sha256(digests),
-      offset: artifact.position,
-      compressedSize: digests.length,
-      uncompressedSize: digests.length,
-    });
-    // The original leaves these bytes out of the hash that becomes the id of a blob without inlined bootstrap. Source: section 8.2
-    await artifact.append(digests, { hashed: inlineBootstrap });
-    await artifact.append(writeSectionHeader(sectionNames.digests, digests.length));
-  }
-
   /** Puts the bootstrap of this image at the end of the blob. */
   async appendBootstrap(bootstrap: Buffer): Promise<void> {
-    const artifact = await this.#output();
-    const stored = await compressHere(bootstrap, this.#options.toc ? "zstd" : "none");
-    const offset = artifact.position;
-    await artifact.append(stored.bytes);
-    await artifact.append(writeSectionHeader(sectionNames.bootstrap, stored.bytes.length));
-    if (!this.#options.toc) return;
-    this.#toc.push({
-      flags: stored.compressed ? tocFlags.zstd : tocFlags.raw,
-      name: sectionNames.bootstrap,
-      digest: sha256(bootstrap),
-      offset,
-      compressedSize: stored.bytes.length,
-      uncompressedSize: bootstrap.length,
-    });
+    await (await this.#output()).tail.appendBootstrap(bootstrap);
   }
 
   /** Writes the table of contents and makes the blob appear under its name. Undefined if there was nothing to store. */
   async commit(): Promise<FinishedBlob | undefined> {
-    if (!this.#artifact) return undefined;
-    const artifact = this.#artifact;
-    if (this.#options.toc) {
-      const toc = writeToc(this.#toc, sectionNames.toc);
-      await artifact.append(toc);
-      if (this.blob) {
-        this.blob.tocSize = toc.length;
-        this.blob.tocDigest = sha256(toc);
-      }
-    }
+    if (!this.#opened) return undefined;
+    const { artifact, tail } = this.#opened;
+    await tail.appendToc(this.blob);
     const size = artifact.position;
     const id = this.#options.id || artifact.digest().toString("hex");
     const path = await artifact.commit(id);
@@ -334,6 +254,6 @@ export class BlobWriter implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#failure ??= new BuilderError("BUILD_OUTPUT", "the build was given up");
     await this.#turn;
-    await this.#artifact?.[Symbol.asyncDispose]();
+    await this.#opened?.artifact[Symbol.asyncDispose]();
   }
 }

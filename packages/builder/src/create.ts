@@ -4,15 +4,22 @@ import { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
 import { BlobWriter, ChunkDictionary, type FinishedBlob } from "./blob-writer.ts";
 import { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 import { CompressPool } from "./compress-pool.ts";
+import { BuilderError } from "./errors.ts";
 import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
+import { ByteStream } from "./sources/byte-stream.ts";
+import { decompressLayer } from "./sources/decompress.ts";
 import { scanDirectory, storeDirectoryFile, type XattrReader } from "./sources/directory.ts";
 import { readTarTree } from "./sources/tar.ts";
 import type { WhiteoutSpec } from "./whiteouts.ts";
+import { openLayer } from "./zran/open-layer.ts";
+import { RefBlobWriter } from "./zran/ref-writer.ts";
 
 export type CreateSource =
   | { kind: "directory"; path: string; readXattrs: XattrReader; whiteouts: WhiteoutSpec }
   /** pieces need to be valid only until the next is asked for */
-  | { kind: "tar"; stream: AsyncIterable<Uint8Array> };
+  | { kind: "tar"; stream: AsyncIterable<Uint8Array> }
+  /** a tar, plain or gzip, that stays as it is and is the data blob: only an index of it is written. Compressor and digester are those of the format, gzip and sha256 */
+  | { kind: "layer"; stream: AsyncIterable<Uint8Array> };
 
 export interface CreateOptions {
   source: CreateSource;
@@ -50,6 +57,7 @@ export interface CreateResult {
  * @throws BuilderError; RafsError for what the format can not hold
  */
 export async function createImage(options: CreateOptions): Promise<CreateResult> {
+  if (options.source.kind === "layer") return await buildReference(options, options.source.stream);
   if (options.pool) return await build(options, options.pool);
   await using pool = new CompressPool();
   return await build(options, pool);
@@ -71,7 +79,37 @@ async function build(options: CreateOptions, pool: CompressPool): Promise<Create
     new ChunkDictionary(),
     pool,
   );
-  const { root, entryCount, order } = await readSource(options, writer);
+  return await finish(options, writer, await readSource(options, writer), {
+    compressor: compressorNumbers[options.compressor],
+    digester: digesterNumbers[options.digester],
+  });
+}
+
+async function buildReference(options: CreateOptions, stream: AsyncIterable<Uint8Array>): Promise<CreateResult> {
+  if (options.blobId !== "") throw new BuilderError("BUILD_UNSUPPORTED", "the id of a layer that is referred to is its SHA-256, no other");
+  const input = await openLayer(stream);
+  await using writer = new RefBlobWriter(
+    { destination: options.blob, chunkSize: options.chunkSize, inlineBootstrap: options.bootstrap === undefined, toc: options.toc },
+    input,
+  );
+  const { root, entryCount } = await readTarTree({ input, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize }, writer);
+  const algorithms = { compressor: compressorNumbers.gzip, digester: digesterNumbers.sha256 };
+  return await finish(options, writer, { root, entryCount, order: numberTree(root) }, algorithms);
+}
+
+interface ReadSource {
+  root: TreeNode;
+  order: TreeNode[];
+  entryCount: number;
+}
+
+/** What follows the data: its description, the bootstrap, and the names under which both appear. */
+async function finish(
+  options: CreateOptions,
+  writer: BlobWriter | RefBlobWriter,
+  { root, entryCount, order }: ReadSource,
+  algorithms: { compressor: number; digester: number },
+): Promise<CreateResult> {
   await writer.finishData();
   const blobs = writer.blob ? [writer.blob] : [];
   const hasXattr = order.some((node) => node.xattrs !== undefined);
@@ -82,8 +120,7 @@ async function build(options: CreateOptions, pool: CompressPool): Promise<Create
       nodeCount: order.length,
       blobs,
       chunkSize: options.chunkSize,
-      compressor: compressorNumbers[options.compressor],
-      digester: digesterNumbers[options.digester],
+      ...algorithms,
       cipher: 0,
       explicitUidGid: options.explicitUidGid,
       hasXattr,
@@ -119,13 +156,11 @@ async function build(options: CreateOptions, pool: CompressPool): Promise<Create
   };
 }
 
-async function readSource(options: CreateOptions, writer: BlobWriter): Promise<{ root: TreeNode; order: TreeNode[]; entryCount: number }> {
+async function readSource(options: CreateOptions, writer: BlobWriter): Promise<ReadSource> {
   const { source } = options;
-  if (source.kind === "tar") {
-    const { root, entryCount } = await readTarTree(
-      { stream: source.stream, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize },
-      writer,
-    );
+  if (source.kind !== "directory") {
+    const input = new ByteStream(decompressLayer(source.stream));
+    const { root, entryCount } = await readTarTree({ input, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize }, writer);
     return { root, entryCount, order: numberTree(root) };
   }
   const tree = await scanDirectory({

@@ -3,6 +3,8 @@ import { numberTree, type TreeNode } from "@nydus-ts/rafs-format/writer";
 import { afterEach, describe, expect, test } from "vitest";
 import { BlobWriter, ChunkDictionary } from "../src/blob-writer.ts";
 import { BuilderError, CompressPool } from "../src/index.ts";
+import { ByteStream } from "../src/sources/byte-stream.ts";
+import { decompressLayer } from "../src/sources/decompress.ts";
 import { readTarTree } from "../src/sources/tar.ts";
 import { TemporaryDirectory, tar } from "./support.ts";
 
@@ -30,7 +32,8 @@ async function read(archive: Buffer, pieceBytes = archive.length): Promise<Map<s
     new ChunkDictionary(),
     pool,
   );
-  const { root } = await readTarTree({ stream: pieces(archive, pieceBytes), explicitUidGid: true, chunkSize: 0x1000 }, writer);
+  const input = new ByteStream(decompressLayer(pieces(archive, pieceBytes)));
+  const { root } = await readTarTree({ input, explicitUidGid: true, chunkSize: 0x1000 }, writer);
   numberTree(root);
   const paths = new Map<string, TreeNode>();
   const visit = (node: TreeNode, path: string) => {

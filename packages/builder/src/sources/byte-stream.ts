@@ -1,5 +1,16 @@
+/** What a tar is read from: exact reads, in order. */
+export interface TarInput {
+  /** bytes handed out or skipped */
+  readonly position: number;
+  /** Copies up to `target.length` bytes; fewer only at the end of the stream. */
+  readInto(target: Uint8Array): Promise<number>;
+  /** Skips bytes; returns how many there were. */
+  skip(count: number): Promise<number>;
+  close(): Promise<void>;
+}
+
 /** Exact reads from a stream of pieces of any size. */
-export class ByteStream {
+export class ByteStream implements TarInput {
   readonly #source: AsyncIterator<Uint8Array>;
   #piece: Uint8Array = new Uint8Array(0);
   #at = 0;

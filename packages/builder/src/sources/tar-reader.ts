@@ -1,7 +1,7 @@
 /** Members of a tar stream, with GNU and pax extensions applied. Source: spec/nydus-image.md, section 6.3 */
 import { BuilderError } from "../errors.ts";
 import { tarExtensionBytesMax } from "../limits.ts";
-import type { ByteStream } from "./byte-stream.ts";
+import type { TarInput } from "./byte-stream.ts";
 import { parsePaxRecords, parseTarHeader, type TarHeader, tarBlockBytes } from "./tar-header.ts";
 
 export type TarKind = "file" | "hardlink" | "symlink" | "char" | "block" | "directory" | "fifo";
@@ -37,7 +37,7 @@ interface Extensions {
  * Yields members in order. Data that was not read is skipped when the next one is asked for. Blocks of zeros are skipped anywhere, so
  * concatenated archives work; the stream ends at its end.
  */
-export async function* readTar(stream: ByteStream): AsyncGenerator<TarMember, void, undefined> {
+export async function* readTar(stream: TarInput): AsyncGenerator<TarMember, void, undefined> {
   const block = Buffer.alloc(tarBlockBytes);
   let extensions: Extensions = {};
   for (;;) {
@@ -84,7 +84,7 @@ function truncated(position: number): BuilderError {
   return new BuilderError("BUILD_TAR", `the tar ends in the middle of a member, at byte ${position}: it is truncated`);
 }
 
-async function readExtension(stream: ByteStream, header: TarHeader): Promise<Buffer> {
+async function readExtension(stream: TarInput, header: TarHeader): Promise<Buffer> {
   if (header.size > tarExtensionBytesMax)
     throw new BuilderError("BUILD_TAR", `an extended tar header of ${header.size} bytes; at most ${tarExtensionBytesMax} are read`);
   const data = Buffer.alloc(header.size);

@@ -1,17 +1,16 @@
 /** A tar stream as the source of an image: data of each file is stored as it comes by. Source: spec/nydus-image.md, section 6.3 */
 import { modeTypes } from "@nydus-ts/rafs-format";
 import { TreeNode } from "@nydus-ts/rafs-format/writer";
-import type { BlobWriter } from "../blob-writer.ts";
 import { BuilderError } from "../errors.ts";
 import { linkTargetBytesMax, nameBytesMax, pathDepthMax } from "../limits.ts";
-import { ByteStream } from "./byte-stream.ts";
-import { decompressLayer } from "./decompress.ts";
+import type { TarInput } from "./byte-stream.ts";
+import type { ChunkSink } from "./chunk-sink.ts";
 import { checkXattrs, printable } from "./directory.ts";
 import { readTar, type TarKind, type TarMember } from "./tar-reader.ts";
 
 export interface TarOptions {
-  /** the archive; gzip and zstd are recognised */
-  stream: AsyncIterable<Uint8Array>;
+  /** the archive, plain; it is closed */
+  input: TarInput;
   explicitUidGid: boolean;
   chunkSize: number;
 }
@@ -38,21 +37,20 @@ const skipped = new Set(["stargz.index.json", ".prefetch.landmark", ".no.prefetc
  * Reads the archive to its end, storing file data in stream order. Whiteouts stay in the tree as ordinary files: merging acts on them.
  * @throws BuilderError BUILD_TAR, BUILD_XATTR, BUILD_LIMIT, BUILD_UNSUPPORTED
  */
-export async function readTarTree(options: TarOptions, writer: BlobWriter): Promise<TarTree> {
-  const stream = new ByteStream(decompressLayer(options.stream));
+export async function readTarTree(options: TarOptions, sink: ChunkSink): Promise<TarTree> {
   const tree = new TarTreeBuilder(options);
   try {
-    for await (const member of readTar(stream)) {
+    for await (const member of readTar(options.input)) {
       const node = tree.add(member);
       if (!node || member.kind !== "file") continue;
       for (let offset = 0; offset < node.size; offset += options.chunkSize) {
-        const data = writer.allocate(Math.min(options.chunkSize, node.size - offset));
+        const data = sink.allocate(Math.min(options.chunkSize, node.size - offset));
         await member.read(data);
-        node.chunks.push(await writer.add(data));
+        node.chunks.push(await sink.add(data));
       }
     }
   } finally {
-    await stream.close();
+    await options.input.close();
   }
   return { root: tree.root, entryCount: tree.entryCount };
 }

@@ -57,6 +57,16 @@ export interface MetaHeader {
   ciOffset: number;
   ciCompressedSize: number;
   ciUncompressedSize: number;
+  contexts?: ContextArea | undefined;
+}
+
+/** Contexts behind the chunk info records. Source: spec/rafs.md, section 5.1 */
+export interface ContextArea {
+  count: number;
+  /** of the first context, in the plain chunk info */
+  offset: number;
+  /** contexts and dictionaries */
+  size: number;
 }
 
 /** Header of the blob meta, which follows the chunk info array. */
@@ -69,6 +79,11 @@ export function writeMetaHeader(values: MetaHeader): Buffer {
   out.writeBigUInt64LE(BigInt(values.ciOffset), META_HEADER.ciOffset);
   out.writeBigUInt64LE(BigInt(values.ciCompressedSize), META_HEADER.ciCompressedSize);
   out.writeBigUInt64LE(BigInt(values.ciUncompressedSize), META_HEADER.ciUncompressedSize);
+  if (values.contexts) {
+    out.writeBigUInt64LE(BigInt(values.contexts.offset), META_HEADER.contextOffset);
+    out.writeBigUInt64LE(BigInt(values.contexts.size), META_HEADER.contextSize);
+    out.writeUInt32LE(values.contexts.count, META_HEADER.contextCount);
+  }
   out.writeUInt32LE(metaMagic, META_HEADER.magic2);
   return out;
 }

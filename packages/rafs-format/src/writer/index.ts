@@ -1,4 +1,12 @@
-export { type MetaHeader, type TocSection, writeChunkInfo, writeMetaHeader, writeSectionHeader, writeToc } from "./blob-tail.ts";
+export {
+  type ContextArea,
+  type MetaHeader,
+  type TocSection,
+  writeChunkInfo,
+  writeMetaHeader,
+  writeSectionHeader,
+  writeToc,
+} from "./blob-tail.ts";
 export { type BootstrapOptions, writeBootstrap } from "./bootstrap.ts";
 export { directoryBytes, placeTree, roundUp } from "./placement.ts";
 export {

@@ -1,0 +1,97 @@
+/** What stands behind the chunks of a blob: chunk info and its header, digests, an inlined bootstrap, the table of contents. Source: spec/nydus-image.md, section 8 */
+import { sectionNames, tocFlags } from "@nydus-ts/rafs-format";
+import {
+  type BlobEntry,
+  type ContextArea,
+  roundUp,
+  type TocSection,
+  writeMetaHeader,
+  writeSectionHeader,
+  writeToc,
+} from "@nydus-ts/rafs-format/writer";
+import type { Artifact } from "./artifact.ts";
+import { type Compressor, compressHere, compressorNumbers, sha256 } from "./codecs.ts";
+
+const alignment = 4096;
+
+const tocFlagOf = { none: tocFlags.raw, lz4_block: tocFlags.lz4Block, zstd: tocFlags.zstd } as const satisfies Record<Compressor, number>;
+
+/** Chunk info of a blob, plain. */
+export interface ChunkInfo {
+  bytes: Buffer;
+  count: number;
+  /** where contexts lie behind the records, for blobs that have some */
+  contexts?: ContextArea;
+  /** digest of each chunk, in index order */
+  digests: readonly Uint8Array[];
+}
+
+export class BlobTail {
+  readonly #artifact: Artifact;
+  readonly #options: { inlineBootstrap: boolean; toc: boolean; hashDigests: boolean };
+  readonly #sections: TocSection[] = [];
+
+  /** `hashDigests`: the digest array is part of the hash that names the file */
+  constructor(artifact: Artifact, options: { inlineBootstrap: boolean; toc: boolean; hashDigests: boolean }) {
+    this.#artifact = artifact;
+    this.#options = options;
+  }
+
+  get #hasHeaders(): boolean {
+    return this.#options.inlineBootstrap || this.#options.toc;
+  }
+
+  /** Names the chunk data before it. */
+  async endData(data: { offset: number; storedBytes: number; uncompressedBytes: number }): Promise<void> {
+    if (this.#hasHeaders) await this.#artifact.append(writeSectionHeader(sectionNames.data, data.storedBytes));
+    this.#add(sectionNames.data, "none", this.#artifact.digest(), data.offset, data.storedBytes, data.uncompressedBytes);
+  }
+
+  /** Writes chunk info and digests and puts their place into `blob`. Returns the plain form, as the cache file `<id>.blob.meta` has it. */
+  async appendMeta(blob: BlobEntry, info: ChunkInfo, compressor: Compressor): Promise<Buffer> {
+    const artifact = this.#artifact;
+    const stored = await compressHere(info.bytes, compressor);
+    const usedCompressor = stored.compressed ? compressor : "none";
+    blob.ciCompressor = compressorNumbers[usedCompressor];
+    blob.ciOffset = artifact.position;
+    blob.ciCompressedSize = stored.bytes.length;
+    blob.ciUncompressedSize = info.bytes.length;
+    const header = writeMetaHeader({ ...blob, ciEntries: info.count, contexts: info.contexts });
+    await artifact.append(stored.bytes);
+    await artifact.append(header);
+    if (this.#hasHeaders) await artifact.append(writeSectionHeader(sectionNames.meta, stored.bytes.length + header.length));
+    if (this.#options.toc) {
+      const headerOffset = blob.ciOffset + stored.bytes.length;
+      this.#add(sectionNames.meta, usedCompressor, sha256(info.bytes), blob.ciOffset, stored.bytes.length, info.bytes.length);
+      this.#add(sectionNames.metaHeader, "none", sha256(header), headerOffset, header.length, header.length);
+      const digests = Buffer.concat(info.digests);
+      this.#add(sectionNames.digests, "none", sha256(digests), artifact.position, digests.length, digests.length);
+      await artifact.append(digests, { hashed: this.#options.hashDigests });
+      await artifact.append(writeSectionHeader(sectionNames.digests, digests.length));
+    }
+    return Buffer.concat([info.bytes, Buffer.alloc(roundUp(info.bytes.length, alignment) - info.bytes.length), header]);
+  }
+
+  async appendBootstrap(bootstrap: Buffer): Promise<void> {
+    const stored = await compressHere(bootstrap, this.#options.toc ? "zstd" : "none");
+    const offset = this.#artifact.position;
+    await this.#artifact.append(stored.bytes);
+    await this.#artifact.append(writeSectionHeader(sectionNames.bootstrap, stored.bytes.length));
+    const compressor = stored.compressed ? "zstd" : "none";
+    this.#add(sectionNames.bootstrap, compressor, sha256(bootstrap), offset, stored.bytes.length, bootstrap.length);
+  }
+
+  /** Ends the file with the table of contents, if it shall have one, and notes it in `blob`. */
+  async appendToc(blob: BlobEntry | undefined): Promise<void> {
+    if (!this.#options.toc) return;
+    const toc = writeToc(this.#sections, sectionNames.toc);
+    await this.#artifact.append(toc);
+    if (!blob) return;
+    blob.tocSize = toc.length;
+    blob.tocDigest = sha256(toc);
+  }
+
+  #add(name: string, compressor: Compressor, digest: Uint8Array, offset: number, compressedSize: number, uncompressedSize: number): void {
+    this.#sections.push({ flags: tocFlagOf[compressor], name, digest, offset, compressedSize, uncompressedSize });
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * Describes a layer that stays as it is: chunks are looked at but not stored, and the blob that is written holds only where they are.
+ * Source: spec/nydus-image.md, sections 6.4, 7 and 8; spec/rafs.md, sections 5 and 9
+ */
+import { blobFeatures, CHUNK_INFO_V2, chunkFlags, chunkInfoV2Flags, ZRAN_CONTEXT } from "@nydus-ts/rafs-format";
+import { type BlobEntry, type ContextArea, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
+import { Artifact, type Destination } from "../artifact.ts";
+import { BlobTail } from "../blob-tail.ts";
+import { ChunkDictionary, chunkKey, type FinishedBlob } from "../blob-writer.ts";
+import { compressorNumbers, digest, digesterNumbers } from "../codecs.ts";
+import { crc32c } from "../crc32c.ts";
+import { BuilderError } from "../errors.ts";
+import { chunksPerBlobMax } from "../limits.ts";
+import type { TarInput } from "../sources/byte-stream.ts";
+import type { ChunkSink } from "../sources/chunk-sink.ts";
+import { ContextCutter, type ZranChunk, type ZranContext } from "./contexts.ts";
+import { GzipReader } from "./gzip-reader.ts";
+
+/** What a layer is read from; it knows its size and SHA-256 when it was read to its end. */
+export interface LayerInput extends TarInput {
+  readonly sourceBytes: number;
+  sourceDigest(): Buffer;
+}
+
+export interface RefOptions {
+  destination: Destination;
+  chunkSize: number;
+  inlineBootstrap: boolean;
+  toc: boolean;
+}
+
+const alignment = 4096;
+
+export class RefBlobWriter implements ChunkSink, AsyncDisposable {
+  blob: BlobEntry | undefined;
+  deduplicatedBytes = 0;
+  deduplicatedChunks = 0;
+  uncompressedBytes = 0;
+  metaFile: Buffer | undefined;
+
+  readonly #options: RefOptions;
+  readonly #input: LayerInput;
+  readonly #cutter: ContextCutter | undefined;
+  readonly #dictionary = new ChunkDictionary();
+  readonly #buffer: Uint8Array<ArrayBuffer>;
+  readonly #chunks: StoredChunk[] = [];
+  readonly #places: ZranChunk[] = [];
+  #chunkStart = 0;
+  #opened: { artifact: Artifact; tail: BlobTail } | undefined;
+
+  constructor(options: RefOptions, input: LayerInput) {
+    this.#options = options;
+    this.#input = input;
+    this.#cutter = input instanceof GzipReader ? new ContextCutter(input) : undefined;
+    this.#buffer = new Uint8Array(new ArrayBuffer(options.chunkSize));
+  }
+
+  allocate(bytes: number): Uint8Array<ArrayBuffer> {
+    this.#cutter?.startChunk(this.#options.chunkSize);
+    this.#chunkStart = this.#input.position;
+    return this.#buffer.subarray(0, bytes);
+  }
+
+  /** @throws BuilderError BUILD_LIMIT */
+  async add(data: Uint8Array<ArrayBuffer>): Promise<StoredChunk> {
+    const place = this.#cutter?.finishChunk();
+    this.uncompressedBytes += data.length;
+    const chunkDigest = digest(data, "sha256");
+    const key = chunkKey(chunkDigest);
+    const known = this.#dictionary.find(key, data.length);
+    if (known) {
+      this.deduplicatedBytes += data.length;
+      this.deduplicatedChunks++;
+      return known;
+    }
+    this.blob ??= this.#begin();
+    const { blob } = this;
+    if (blob.chunkCount >= chunksPerBlobMax)
+      throw new BuilderError("BUILD_LIMIT", `more than ${chunksPerBlobMax} chunks in one blob; use a larger chunk size`);
+    const chunk: StoredChunk = {
+      digest: chunkDigest,
+      blob,
+      index: blob.chunkCount++,
+      flags: place ? chunkFlags.crc32 | chunkFlags.compressed : chunkFlags.crc32,
+      compressedOffset: place?.compressedOffset ?? this.#chunkStart,
+      compressedSize: place?.compressedSize ?? data.length,
+      uncompressedOffset: blob.uncompressedSize,
+      uncompressedSize: data.length,
+      crc32: crc32c(data),
+    };
+    blob.uncompressedSize += roundUp(data.length, alignment);
+    this.#chunks.push(chunk);
+    if (place) this.#places.push(place);
+    this.#dictionary.add(key, chunk);
+    return chunk;
+  }
+
+  #begin(): BlobEntry {
+    const { inlineBootstrap, toc, chunkSize } = this.#options;
+    let features = blobFeatures.capTarToc | blobFeatures.aligned | blobFeatures.chunkInfoV2 | blobFeatures.separate;
+    if (this.#cutter) features |= blobFeatures.zran;
+    if (inlineBootstrap) features |= blobFeatures.inlinedFsMeta | blobFeatures.hasTarHeader;
+    if (toc) features |= blobFeatures.hasToc | blobFeatures.hasTarHeader | blobFeatures.inlinedChunkDigest;
+    return {
+      id: "",
+      chunkSize,
+      chunkCount: 0,
+      compressor: compressorNumbers.gzip,
+      digester: digesterNumbers.sha256,
+      features: features >>> 0,
+      compressedSize: 0,
+      uncompressedSize: 0,
+      ciCompressor: 0,
+      ciOffset: 0,
+      ciCompressedSize: 0,
+      ciUncompressedSize: 0,
+      tocSize: 0,
+      tocDigest: new Uint8Array(32),
+      metaDigest: new Uint8Array(32),
+      metaSize: 0,
+      cipher: 0,
+      cipherIv: new Uint8Array(16),
+    };
+  }
+
+  async #output(): Promise<{ artifact: Artifact; tail: BlobTail }> {
+    if (!this.#opened) {
+      const artifact = await Artifact.create(this.#options.destination);
+      this.#opened = { artifact, tail: new BlobTail(artifact, { ...this.#options, hashDigests: false }) };
+    }
+    return this.#opened;
+  }
+
+  /** Writes the chunk info. The layer must have been read to its end. */
+  async finishData(): Promise<void> {
+    const { blob } = this;
+    if (!blob) return;
+    blob.id = this.#input.sourceDigest().toString("hex");
+    blob.compressedSize = this.#input.sourceBytes;
+    const { tail } = await this.#output();
+    const digests = this.#chunks.map((chunk) => chunk.digest);
+    this.metaFile = await tail.appendMeta(blob, { ...this.#chunkInfo(), count: this.#chunks.length, digests }, "zstd");
+  }
+
+  #chunkInfo(): { bytes: Buffer; contexts?: ContextArea } {
+    const records = writeChunkInfo(this.#chunks, { version: 2 });
+    if (!this.#cutter) return { bytes: records };
+    for (const [i, place] of this.#places.entries()) pointToContext(records, i * CHUNK_INFO_V2.recordSize, place);
+    const { contexts } = this.#cutter;
+    const area = writeContexts(contexts);
+    return {
+      bytes: Buffer.concat([records, area]),
+      contexts: { count: contexts.length, offset: records.length, size: area.length },
+    };
+  }
+
+  /** Puts the bootstrap of this image at the end of the blob. */
+  async appendBootstrap(bootstrap: Buffer): Promise<void> {
+    await (await this.#output()).tail.appendBootstrap(bootstrap);
+  }
+
+  /** Makes the blob of chunk info appear under its name, its SHA-256. Undefined if there was nothing to store. */
+  async commit(): Promise<FinishedBlob | undefined> {
+    if (!this.#opened) return undefined;
+    const { artifact, tail } = this.#opened;
+    await tail.appendToc(this.blob);
+    const size = artifact.position;
+    const hash = artifact.digest();
+    const id = hash.toString("hex");
+    const path = await artifact.commit(id);
+    if (this.blob && !this.#options.inlineBootstrap) {
+      this.blob.metaDigest = hash;
+      this.blob.metaSize = size;
+    }
+    return { id, path, size };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#opened?.artifact[Symbol.asyncDispose]();
+  }
+}
+
+/** Flag and third word of the record of a chunk that is found through a context. Source: spec/rafs.md, section 5.3 */
+function pointToContext(records: Buffer, at: number, place: ZranChunk): void {
+  records[at + CHUNK_INFO_V2.uncompressed + 7] = chunkInfoV2Flags.compressed | chunkInfoV2Flags.zran;
+  records.writeUInt32LE(place.offset, at + CHUNK_INFO_V2.data);
+  records.writeUInt32LE(place.context, at + CHUNK_INFO_V2.data + 4);
+}
+
+/** Contexts, then their dictionaries. Source: spec/rafs.md, section 5.5 */
+function writeContexts(contexts: readonly ZranContext[]): Buffer {
+  const out = Buffer.alloc(contexts.length * ZRAN_CONTEXT.recordSize);
+  let dictionaryOffset = 0;
+  for (const [i, context] of contexts.entries()) {
+    const at = i * ZRAN_CONTEXT.recordSize;
+    out.writeBigUInt64LE(BigInt(context.inPosition), at + ZRAN_CONTEXT.inOffset);
+    out.writeBigUInt64LE(BigInt(context.outPosition), at + ZRAN_CONTEXT.outOffset);
+    out.writeBigUInt64LE(BigInt(dictionaryOffset), at + ZRAN_CONTEXT.dictionaryOffset);
+    out.writeUInt32LE(context.inLength, at + ZRAN_CONTEXT.inLength);
+    out.writeUInt32LE(context.outLength, at + ZRAN_CONTEXT.outLength);
+    out.writeUInt32LE(context.dictionary.length, at + ZRAN_CONTEXT.dictionarySize);
+    out[at + ZRAN_CONTEXT.primeByte] = context.primeByte;
+    out[at + ZRAN_CONTEXT.primeBits] = context.primeBits;
+    dictionaryOffset += context.dictionary.length;
+  }
+  return Buffer.concat([out, ...contexts.map(({ dictionary }) => dictionary)]);
+}
