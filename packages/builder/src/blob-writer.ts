@@ -30,6 +30,13 @@ export interface BlobOptions {
   /** a table of contents and the chunk digests go into the blob */
   toc: boolean;
   chunkInfoVersion: 1 | 2;
+  /** for RAFS v5, whose bootstrap describes all chunks: the blob has none but their data, aligned or not */
+  version5: Version5Options | undefined;
+}
+
+export interface Version5Options {
+  /** chunks start at multiples of 4 KiB of the uncompressed blob, as they always do in version 6 */
+  alignedChunks: boolean;
 }
 
 const alignment = 4096;
@@ -132,7 +139,7 @@ export class BlobWriter implements AsyncDisposable {
       uncompressedSize: data.length,
       crc32: crc32c(data),
     };
-    this.#uncompressedCursor += roundUp(data.length, alignment);
+    this.#uncompressedCursor += this.#isAligned ? roundUp(data.length, alignment) : data.length;
     blob.uncompressedSize = this.#uncompressedCursor;
     this.#chunks.push(chunk);
     this.#dictionary.add(key, chunk);
@@ -140,10 +147,15 @@ export class BlobWriter implements AsyncDisposable {
     return chunk;
   }
 
+  get #isAligned(): boolean {
+    return this.#options.version5?.alignedChunks ?? true;
+  }
+
   #begin(): BlobEntry {
     if (this.blob) return this.blob;
     const options = this.#options;
-    let features: number = blobFeatures.capTarToc | blobFeatures.aligned;
+    let features: number = blobFeatures.capTarToc;
+    if (!options.version5) features |= blobFeatures.aligned;
     if (options.inlineBootstrap) features |= blobFeatures.inlinedFsMeta | blobFeatures.hasTarHeader;
     if (options.toc) features |= blobFeatures.hasToc | blobFeatures.hasTarHeader | blobFeatures.inlinedChunkDigest;
     if (options.chunkInfoVersion === 2) features |= blobFeatures.chunkInfoV2;
@@ -219,16 +231,20 @@ export class BlobWriter implements AsyncDisposable {
     await this.#turn;
     if (this.#failure !== undefined) throw this.#failure;
     if (!this.blob) return;
-    const { offset, inlineBootstrap, compressor, chunkInfoVersion } = this.#options;
+    const { offset, inlineBootstrap } = this.#options;
     const { artifact, tail } = await this.#output();
     await tail.endData({ offset, storedBytes: this.#storedBytes, uncompressedBytes: this.blob.uncompressedSize });
-    const chunks = this.#chunks;
-    const bytes = writeChunkInfo(chunks, { version: chunkInfoVersion });
-    const digests = chunks.map((chunk) => chunk.digest);
-    this.metaFile = await tail.appendMeta(this.blob, { bytes, count: chunks.length, digests }, compressor);
+    if (!this.#options.version5) await this.#appendMeta(this.blob, tail);
     // An inlined bootstrap can not know the blob's final size: it records what stands before it. Source: section 8.4
     this.blob.compressedSize = artifact.position;
     if (inlineBootstrap) this.blob.id = placeholderId;
+  }
+
+  async #appendMeta(blob: BlobEntry, tail: BlobTail): Promise<void> {
+    const chunks = this.#chunks;
+    const bytes = writeChunkInfo(chunks, { version: this.#options.chunkInfoVersion });
+    const digests = chunks.map((chunk) => chunk.digest);
+    this.metaFile = await tail.appendMeta(blob, { bytes, count: chunks.length, digests }, this.#options.compressor);
   }
 
   /** Puts the bootstrap of this image at the end of the blob. */

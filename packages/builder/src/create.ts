@@ -1,7 +1,7 @@
 /** Building one image from one source. Source: spec/nydus-image.md, sections 5.2 and 9 */
-import { type BlobEntry, numberTree, TreeNode, writeBootstrap } from "@nydus-ts/rafs-format/writer";
+import { type BlobEntry, numberTree, type StoredChunk, TreeNode, writeBootstrap, writeBootstrapV5 } from "@nydus-ts/rafs-format/writer";
 import { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
-import { BlobWriter, ChunkDictionary, type FinishedBlob } from "./blob-writer.ts";
+import { BlobWriter, ChunkDictionary, type FinishedBlob, type Version5Options } from "./blob-writer.ts";
 import { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 import { CompressPool } from "./compress-pool.ts";
 import { BuilderError } from "./errors.ts";
@@ -34,6 +34,8 @@ export interface CreateOptions {
   chunkInfoVersion: 1 | 2;
   toc: boolean;
   explicitUidGid: boolean;
+  /** write RAFS v5; absent: version 6 */
+  version5?: Version5Options;
   prefetch: { policy: PrefetchPolicy; patterns: readonly string[] };
   /** share it between builds that run at the same time; absent: one of its own */
   pool?: CompressPool;
@@ -53,7 +55,7 @@ export interface CreateResult {
 }
 
 /**
- * Builds a RAFS v6 image. Equal source and options give equal bytes, on any number of cores. Nothing is left behind by a failed build.
+ * Builds a RAFS image. Equal source and options give equal bytes, on any number of cores. Nothing is left behind by a failed build.
  * @throws BuilderError; RafsError for what the format can not hold
  */
 export async function createImage(options: CreateOptions): Promise<CreateResult> {
@@ -75,6 +77,7 @@ async function build(options: CreateOptions, pool: CompressPool): Promise<Create
       inlineBootstrap: options.bootstrap === undefined,
       toc: options.toc,
       chunkInfoVersion: options.chunkInfoVersion,
+      version5: options.version5,
     },
     new ChunkDictionary(),
     pool,
@@ -86,6 +89,7 @@ async function build(options: CreateOptions, pool: CompressPool): Promise<Create
 }
 
 async function buildReference(options: CreateOptions, stream: AsyncIterable<Uint8Array>): Promise<CreateResult> {
+  if (options.version5) throw new BuilderError("BUILD_UNSUPPORTED", "only version 6 can refer to a layer that stays as it is");
   if (options.blobId !== "") throw new BuilderError("BUILD_UNSUPPORTED", "the id of a layer that is referred to is its SHA-256, no other");
   const input = await openLayer(stream);
   await using writer = new RefBlobWriter(
@@ -101,21 +105,25 @@ interface ReadSource {
   root: TreeNode;
   order: TreeNode[];
   entryCount: number;
+  /** chunks that the start of the blob holds for files on the prefetch list */
+  listed?: ReadonlySet<StoredChunk>;
 }
 
 /** What follows the data: its description, the bootstrap, and the names under which both appear. */
 async function finish(
   options: CreateOptions,
   writer: BlobWriter | RefBlobWriter,
-  { root, entryCount, order }: ReadSource,
+  { root, entryCount, order, listed }: ReadSource,
   algorithms: { compressor: number; digester: number },
 ): Promise<CreateResult> {
   await writer.finishData();
   const blobs = writer.blob ? [writer.blob] : [];
+  if (writer.blob && listed) writer.blob.prefetchBytes = [...listed].reduce((sum, { compressedSize }) => sum + compressedSize, 0);
   const hasXattr = order.some((node) => node.xattrs !== undefined);
   const prefetchNodes = options.prefetch.policy === "fs" ? matchPrefetch(root, order, options.prefetch.patterns).exact : [];
+  const writeVersion = options.version5 ? writeBootstrapV5 : writeBootstrap;
   const write = () =>
-    writeBootstrap({
+    writeVersion({
       root,
       nodeCount: order.length,
       blobs,
@@ -181,14 +189,15 @@ async function readSource(options: CreateOptions, writer: BlobWriter): Promise<R
     else await storeDirectoryFile(node, path, options.chunkSize, writer);
     if (node.link) stored.set(node.link, node);
   }
-  return { root: tree.root, entryCount: tree.entryCount, order };
+  const listed = options.prefetch.policy === "blob" ? new Set([...first].flatMap(({ chunks }) => chunks)) : new Set<StoredChunk>();
+  return { root: tree.root, entryCount: tree.entryCount, order, listed };
 }
 
 /** The second bootstrap that the original writes beside every one it builds from a directory: the tree of files kept in external blobs. */
 export function writeEmptyExternalBootstrap(options: CreateOptions, { root, hasXattr }: CreateResult): Buffer {
   const bare = new TreeNode("", root);
   bare.xattrs = root.xattrs;
-  return writeBootstrap({
+  return (options.version5 ? writeBootstrapV5 : writeBootstrap)({
     root: bare,
     nodeCount: numberTree(bare).length,
     blobs: [],
@@ -197,7 +206,8 @@ export function writeEmptyExternalBootstrap(options: CreateOptions, { root, hasX
     digester: digesterNumbers[options.digester],
     cipher: 0,
     explicitUidGid: options.explicitUidGid,
-    hasXattr,
+    // In version 5 the flag speaks of this tree alone, in version 6 of all that was read.
+    hasXattr: options.version5 ? bare.xattrs !== undefined : hasXattr,
     prefetch: [],
   });
 }

@@ -1,5 +1,15 @@
 /** A bootstrap as a tree that can be changed and written again. */
-import { type BlobRecord, type Bootstrap, blobFeatures, ciphers, compressors, digesters, openBootstrap } from "@nydus-ts/rafs-format";
+import {
+  type BlobRecord,
+  type Bootstrap,
+  BootstrapV5,
+  blobFeatures,
+  ciphers,
+  compressors,
+  digesters,
+  inodeFlagsV5,
+  openBootstrap,
+} from "@nydus-ts/rafs-format";
 import { type BlobEntry, type HardlinkIdentity, type StoredChunk, TreeNode } from "@nydus-ts/rafs-format/writer";
 import { BuilderError } from "./errors.ts";
 
@@ -50,6 +60,11 @@ class TreeLoader {
     const node = new TreeNode(name, { ...inode, mtime: Number(inode.mtime) });
     if (!Number.isSafeInteger(node.mtime))
       throw new BuilderError("BUILD_INCONSISTENT", `inode ${nid} has a time of ${inode.mtime} seconds`);
+    if (this.#bootstrap instanceof BootstrapV5) {
+      const { flags, rdev } = this.#bootstrap.recordedFields(nid);
+      node.isNamedHardlink = (flags & inodeFlagsV5.hardlink) !== 0;
+      node.rdev = rdev;
+    }
     if (node.isSymlink) node.target = this.#bootstrap.readLink(nid);
     const xattrs = this.#bootstrap.xattrs(nid);
     if (xattrs.size > 0) node.xattrs = xattrs;
@@ -104,6 +119,7 @@ export function blobEntry(record: BlobRecord): BlobEntry {
     metaSize: record.metaSize,
     cipher: ciphers.indexOf(record.cipher),
     cipherIv: record.cipherIv ?? new Uint8Array(16),
+    prefetchBytes: record.prefetchSize,
   };
 }
 

@@ -1,11 +1,20 @@
 /** Several layers become one image. Source: spec/nydus-image.md, section 12 */
-import { type BlobEntry, forEachDirectory, numberTree, type TreeNode, writeBootstrap } from "@nydus-ts/rafs-format/writer";
+import {
+  type BlobEntry,
+  forEachDirectory,
+  numberTree,
+  type TreeNode,
+  writeBootstrap,
+  writeBootstrapV5,
+} from "@nydus-ts/rafs-format/writer";
 import { BuilderError } from "./errors.ts";
 import { blobsMax, chunkSizeDefault } from "./limits.ts";
 import { overlay } from "./overlay.ts";
 import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
 
 export interface MergeOptions {
+  /** of the result; that of the layers. Default 6 */
+  fsVersion?: 5 | 6;
   /** trees of the layers, lowest first; they are used up. Their chunks must refer to `BlobEntry` objects that are one per blob */
   layers: readonly TreeNode[];
   compressor: number;
@@ -42,7 +51,9 @@ export function mergeLayers(options: MergeOptions): MergeResult {
       `can not merge bootstraps with inconsistent chunk size: blob ${other.id} has 0x${other.chunkSize.toString(16)}, blob ${blobs[0].id} has 0x${chunkSize.toString(16)}`,
     );
   }
-  const bootstrap = writeBootstrap({
+  const isV5 = options.fsVersion === 5;
+  const write = isV5 ? writeBootstrapV5 : writeBootstrap;
+  const bootstrap = write({
     root,
     nodeCount: order.length,
     blobs,
@@ -51,7 +62,7 @@ export function mergeLayers(options: MergeOptions): MergeResult {
     digester: options.digester,
     cipher: options.cipher,
     explicitUidGid: options.explicitUidGid,
-    hasXattr: true,
+    hasXattr: !isV5 || order.some((node) => node.xattrs !== undefined),
     prefetch: options.prefetch.policy === "fs" ? matchPrefetch(root, order, options.prefetch.patterns).exact : [],
   });
   return { bootstrap, root, blobs };

@@ -36,6 +36,7 @@ export function cloneTree(node: TreeNode): TreeNode {
   copy.xattrs = node.xattrs && new Map(node.xattrs);
   copy.chunks = node.chunks;
   copy.link = node.link;
+  copy.isNamedHardlink = node.isNamedHardlink;
   copy.implicit = node.implicit;
   for (const child of node.children?.values() ?? []) copy.children!.set(child.name, cloneTree(child));
   return copy;

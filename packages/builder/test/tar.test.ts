@@ -28,6 +28,7 @@ async function read(archive: Buffer, pieceBytes = archive.length): Promise<Map<s
       inlineBootstrap: false,
       toc: false,
       chunkInfoVersion: 1,
+      version5: undefined,
     },
     new ChunkDictionary(),
     pool,

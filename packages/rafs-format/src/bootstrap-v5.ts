@@ -60,6 +60,17 @@ export class BootstrapV5 implements Bootstrap {
     };
   }
 
+  /** Fields that `inode` leaves out because they mean nothing to readers: flags, and the device number also of what is no device. */
+  recordedFields(nid: number): { flags: number; rdev: number } {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    const view = viewOf(this.#bytes);
+    return {
+      flags: view.getUint32(cursor.inodeOffset + INODE_V5.flags, true),
+      rdev: view.getUint32(cursor.inodeOffset + INODE_V5.rdev, true),
+    };
+  }
+
   lookup(dirNid: number, name: Uint8Array): number | undefined {
     const nid = this.#cursor.find(dirNid, name, 0, name.length);
     return nid === 0 ? undefined : nid;

@@ -30,6 +30,9 @@ const typeOfKind = {
   fifo: modeTypes.fifo,
 } as const satisfies Record<TarKind, number>;
 
+/** What the original records as device number of all that is no device; only v5 has a place for it. Source: spec/nydus-image.md, section 6.3 */
+const noDevice = 0xffffffff;
+
 /** Files that eStargz adds to a layer for its own use. */
 const skipped = new Set(["stargz.index.json", ".prefetch.landmark", ".no.prefetch.landmark"]);
 
@@ -91,7 +94,7 @@ class TarTreeBuilder {
       size: member.kind === "file" ? member.size : 0,
       mtime: member.mtime,
       mtimeNsec: member.mtimeNsec,
-      rdev: isDevice || member.kind === "fifo" ? makeDevice(member.deviceMajor, member.deviceMinor) : 0,
+      rdev: isDevice || member.kind === "fifo" ? makeDevice(member.deviceMajor, member.deviceMinor) : noDevice,
     });
     if (member.size < 0) throw new BuilderError("BUILD_TAR", `${printable(member.name)} has a negative size`);
     if (member.kind === "symlink") {
@@ -133,6 +136,8 @@ class TarTreeBuilder {
     node.target = target.target;
     node.xattrs = target.xattrs;
     node.chunks = target.chunks;
+    target.isNamedHardlink = true;
+    node.isNamedHardlink = true;
     target.link ??= { hardlink: true };
     node.link = target.link;
     return node;
@@ -162,7 +167,7 @@ class TarTreeBuilder {
 }
 
 function implicitDirectory(name: string): TreeNode {
-  const directory = new TreeNode(name, { mode: modeTypes.dir | 0o755, uid: 0, gid: 0, size: 0, mtime: 0, mtimeNsec: 0, rdev: 0 });
+  const directory = new TreeNode(name, { mode: modeTypes.dir | 0o755, uid: 0, gid: 0, size: 0, mtime: 0, mtimeNsec: 0, rdev: noDevice });
   directory.implicit = true;
   return directory;
 }

@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import {
   blobFeatures,
-  chunkFlags,
   compatRafsV6,
   deviceSlotOffset,
   extendedSuperblockOffset,
@@ -15,6 +14,7 @@ import {
 import { RafsError } from "../errors.ts";
 import { CHUNK_RECORD } from "../records/blob.ts";
 import { BLOB_RECORD, DEVICE_SLOT, EXTENDED_SUPERBLOCK, SUPERBLOCK } from "../records/v6.ts";
+import { writeChunkRecord } from "./chunk-record.ts";
 import { type InodeWriter, writeNode } from "./inodes.ts";
 import { inodeBytes, placeTree, roundUp } from "./placement.ts";
 import { type BlobEntry, forEachDirectory, type StoredChunk, type TreeNode } from "./tree.ts";
@@ -27,8 +27,13 @@ const mappedBlobUnit = 512 * 1024;
 const rootOffset = 4096;
 const blobsMax = 254;
 
-const compressorFlags = [superFlags.compressionNone, superFlags.compressionLz4, superFlags.compressionGzip, superFlags.compressionZstd];
-const digesterFlags = [superFlags.hashBlake3, superFlags.hashSha256];
+export const compressorFlags = [
+  superFlags.compressionNone,
+  superFlags.compressionLz4,
+  superFlags.compressionGzip,
+  superFlags.compressionZstd,
+];
+export const digesterFlags = [superFlags.hashBlake3, superFlags.hashSha256];
 
 export interface BootstrapOptions {
   /** numbered by `numberTree`; its sizes and link counts are taken as they are */
@@ -72,7 +77,8 @@ export function writeBootstrap(options: BootstrapOptions): Buffer {
     for (const child of directory.sorted) writeNode(writer, child, directory);
   });
   for (const [i, node] of prefetch.entries()) out.writeUInt32LE(node.nid, blobTableOffset + blobTableSize + 4 * i);
-  for (const [i, row] of chunks.entries()) writeChunkRecord(out, inodesEnd + i * CHUNK_RECORD.recordSize, row, blobIndex);
+  for (const [i, { chunk, fileOffset }] of chunks.entries())
+    writeChunkRecord(out, inodesEnd + i * CHUNK_RECORD.recordSize, chunk, blobIndex.get(chunk.blob)!, fileOffset);
 
   const blocks = writeDeviceSlots(out, blobs, size, blockSize);
   for (const [i, blob] of blobs.entries()) writeBlobRecord(out, blobTableOffset + i * BLOB_RECORD.recordSize, blob, i, chunkSize);
@@ -137,20 +143,6 @@ function chunkTable(root: TreeNode, blobIndex: ReadonlyMap<BlobEntry, number>): 
     }
   });
   return [...rows.values()].sort((a, b) => (a.key < b.key ? -1 : 1));
-}
-
-/** 80-byte chunk record, shared by the v6 chunk table and v5 inodes. */
-function writeChunkRecord(out: Buffer, at: number, { chunk, fileOffset }: ChunkRow, blobIndex: ReadonlyMap<BlobEntry, number>): void {
-  out.set(chunk.digest, at + CHUNK_RECORD.digest);
-  out.writeUInt32LE(blobIndex.get(chunk.blob)!, at + CHUNK_RECORD.blobIndex);
-  out.writeUInt32LE(chunk.flags, at + CHUNK_RECORD.flags);
-  out.writeUInt32LE(chunk.compressedSize, at + CHUNK_RECORD.compressedSize);
-  out.writeUInt32LE(chunk.uncompressedSize, at + CHUNK_RECORD.uncompressedSize);
-  out.writeBigUInt64LE(BigInt(chunk.compressedOffset), at + CHUNK_RECORD.compressedOffset);
-  out.writeBigUInt64LE(BigInt(chunk.uncompressedOffset), at + CHUNK_RECORD.uncompressedOffset);
-  out.writeBigUInt64LE(BigInt(fileOffset), at + CHUNK_RECORD.fileOffset);
-  out.writeUInt32LE(chunk.index, at + CHUNK_RECORD.chunkIndex);
-  out.writeUInt32LE(chunk.flags & chunkFlags.crc32 ? chunk.crc32 : 0, at + CHUNK_RECORD.crc32c);
 }
 
 function writeDeviceSlots(out: Buffer, blobs: readonly BlobEntry[], bootstrapSize: number, blockSize: number): number {

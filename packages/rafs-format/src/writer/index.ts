@@ -8,6 +8,7 @@ export {
   writeToc,
 } from "./blob-tail.ts";
 export { type BootstrapOptions, writeBootstrap } from "./bootstrap.ts";
+export { writeBootstrapV5 } from "./bootstrap-v5.ts";
 export { directoryBytes, placeTree, roundUp } from "./placement.ts";
 export {
   type BlobEntry,

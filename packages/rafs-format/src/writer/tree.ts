@@ -25,6 +25,8 @@ export interface BlobEntry {
   metaSize: number;
   cipher: number;
   cipherIv: Uint8Array;
+  /** stored bytes at the start of the blob that belong to files on the prefetch list; only v5 records it */
+  prefetchBytes?: number;
 }
 
 /** A chunk of a blob. Files that share it hold the same object, so what the ordered writer fills in later is seen by all of them. */
@@ -54,7 +56,7 @@ export interface NodeAttributes {
   /** seconds, may be negative */
   mtime: number;
   mtimeNsec: number;
-  /** low 32 bits of the Linux dev_t; 0 for what is no device */
+  /** low 32 bits of the Linux dev_t; what is no device has 0, or what the source says, which only v5 records */
   rdev: number;
 }
 
@@ -74,6 +76,8 @@ export class TreeNode {
   chunks: StoredChunk[] = [];
   readonly children: Map<string, TreeNode> | undefined;
   link: HardlinkIdentity | undefined = undefined;
+  /** an archive said that this name is a hardlink, or that another is one of it; only v5 records it */
+  isNamedHardlink = false;
   /** a directory that the source did not name, made because something lies in it: a layer below knows better what it looks like */
   implicit = false;
 
