@@ -147,11 +147,11 @@ export class RefBlobWriter implements ChunkSink, AsyncDisposable {
     if (!this.#cutter) return { bytes: records };
     for (const [i, place] of this.#places.entries()) pointToContext(records, i * CHUNK_INFO_V2.recordSize, place);
     const { contexts } = this.#cutter;
-    const area = writeContexts(contexts);
-    return {
-      bytes: Buffer.concat([records, area]),
-      contexts: { count: contexts.length, offset: records.length, size: area.length },
-    };
+    const size = contexts.reduce((sum, { dictionary }) => sum + ZRAN_CONTEXT.recordSize + dictionary.length, 0);
+    const bytes = Buffer.alloc(records.length + size);
+    bytes.set(records);
+    writeContexts(bytes.subarray(records.length), contexts);
+    return { bytes, contexts: { count: contexts.length, offset: records.length, size } };
   }
 
   /** Puts the bootstrap of this image at the end of the blob. */
@@ -188,8 +188,8 @@ function pointToContext(records: Buffer, at: number, place: ZranChunk): void {
 }
 
 /** Contexts, then their dictionaries. Source: spec/rafs.md, section 5.5 */
-function writeContexts(contexts: readonly ZranContext[]): Buffer {
-  const out = Buffer.alloc(contexts.length * ZRAN_CONTEXT.recordSize);
+function writeContexts(out: Buffer, contexts: ZranContext[]): void {
+  const dictionaries = contexts.length * ZRAN_CONTEXT.recordSize;
   let dictionaryOffset = 0;
   for (const [i, context] of contexts.entries()) {
     const at = i * ZRAN_CONTEXT.recordSize;
@@ -201,7 +201,7 @@ function writeContexts(contexts: readonly ZranContext[]): Buffer {
     out.writeUInt32LE(context.dictionary.length, at + ZRAN_CONTEXT.dictionarySize);
     out[at + ZRAN_CONTEXT.primeByte] = context.primeByte;
     out[at + ZRAN_CONTEXT.primeBits] = context.primeBits;
+    out.set(context.dictionary, dictionaries + dictionaryOffset);
     dictionaryOffset += context.dictionary.length;
   }
-  return Buffer.concat([out, ...contexts.map(({ dictionary }) => dictionary)]);
 }

@@ -13,6 +13,7 @@ import {
   writeEmptyExternalBootstrap,
   writeFileWhole,
 } from "@nydus-ts/builder";
+import { blobFeatures } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
@@ -32,6 +33,9 @@ const sourceTypes = [
   "targz-ref",
   "stargz_index",
 ] as const;
+
+/** Types whose data blob is the source itself. */
+const refTypes: ReadonlySet<string> = new Set(["targz-ref", "estargz-ref"]);
 
 interface CreateFlags {
   type: (typeof sourceTypes)[number];
@@ -104,7 +108,12 @@ export function addCreate(program: Command, context: Context): void {
     .option("--attributes <path>", "attributes file")
     .action(async (source: string, _options, command: Command) => {
       requireDestination(command);
-      await create(context, source, command.opts<CreateFlags>() as CreateFlags);
+      await create(
+        context,
+        source,
+        command.opts<CreateFlags>() as CreateFlags,
+        (option) => command.getOptionValueSource(option) !== "default",
+      );
     });
 }
 
@@ -126,7 +135,7 @@ function requireDestination(command: Command): void {
     );
 }
 
-async function create(context: Context, source: string, flags: CreateFlags): Promise<void> {
+async function create(context: Context, source: string, flags: CreateFlags, isGiven: (option: string) => boolean): Promise<void> {
   const started = performance.now();
   if (flags.inlineBootstrap) flags.blobInlineMeta = true;
   const type = (flags as { sourceType?: CreateFlags["type"] }).sourceType ?? flags.type;
@@ -135,6 +144,8 @@ async function create(context: Context, source: string, flags: CreateFlags): Pro
   const patterns = await readPrefetchPatterns(context, flags.prefetchPolicy);
   const chunkSize = parseChunkSize(flags.chunkSize);
   refuseUnsupported(flags, type);
+  const isReference = refTypes.has(type);
+  if (isReference) checkReference(context, flags, type, isGiven);
   const options: CreateOptions = {
     source: await openSource(source, type, flags.whiteoutSpec),
     blob: await blobDestination(flags),
@@ -147,6 +158,7 @@ async function create(context: Context, source: string, flags: CreateFlags): Pro
     chunkInfoVersion: 1,
     toc: flags.features === "blob-toc",
     explicitUidGid: !flags.repeatable,
+    ...(flags.fsVersion === "5" ? { version5: { alignedChunks: flags.alignedChunk ?? false } } : {}),
     prefetch: { policy: flags.prefetchPolicy, patterns },
   };
   const result = await createImage(options).catch((cause: unknown) => {
@@ -170,15 +182,14 @@ async function create(context: Context, source: string, flags: CreateFlags): Pro
         euid: String(process.geteuid?.() ?? 0),
         ...(options.source.kind === "directory" ? { load_from_directory: result.statistics.entryCount } : {}),
       },
-      fsVersion: "6",
-      compressor: flags.compressor,
+      fsVersion: flags.fsVersion,
+      compressor: isReference ? "gzip" : flags.compressor,
     },
     { compact: false },
   );
 }
 
 function refuseUnsupported(flags: CreateFlags, type: CreateFlags["type"]): void {
-  if (flags.fsVersion === "5") throw unsupported("--fs-version 5", "build a version 6 image");
   if (parseSize(flags.batchSize, "batch size") > 0) throw unsupported("--batch-size", "leave it out; chunks are then stored one by one");
   if (flags.encrypt) throw unsupported("--encrypt", "build without it");
   if (flags.chunkDict !== undefined)
@@ -186,9 +197,24 @@ function refuseUnsupported(flags: CreateFlags, type: CreateFlags["type"]): void 
   if (flags.parentBootstrap) throw unsupported("--parent-bootstrap", "build each layer alone and join them with `nydus-image merge`");
   if (flags.blobCacheDir !== undefined) throw unsupported("--blob-cache-dir", "store a blob with --blob or --blob-dir");
   if (flags.attributes !== undefined) throw unsupported("--attributes", "build without external files");
-  if (type === "targz-ref" || type === "estargz-ref" || type === "estargztoc-ref" || type === "stargz_index" || type === "tar-tarfs") {
-    throw unsupported(`--type ${type}`, "use `--type targz-rafs`, which stores the data anew");
+  if (type === "estargztoc-ref" || type === "stargz_index" || type === "tar-tarfs") {
+    throw unsupported(`--type ${type}`, "use `--type targz-rafs`, which stores the data anew, or `--type targz-ref`");
   }
+  if (flags.fsVersion === "5" && flags.features === "blob-toc")
+    throw new NydusImageError("IMAGE_ARGUMENT", "`--features blob-toc` can't be used with `--version 5` ");
+}
+
+/** Layers that stay as they are. The compressor is that of the layer, and the digests must be SHA-256. Source: spec/nydus-image.md, section 2.3 */
+function checkReference(context: Context, flags: CreateFlags, type: CreateFlags["type"], isGiven: (option: string) => boolean): void {
+  if (flags.prefetchPolicy === "blob")
+    throw new NydusImageError("IMAGE_ARGUMENT", `conversion type ${type} conflicts with '--prefetch-policy blob'`);
+  if (flags.fsVersion === "5")
+    throw new NydusImageError("IMAGE_ARGUMENT", `'--fs-version 5' conflicts with conversion type '${type}', only V6 is supported`);
+  if (flags.blobId.trim() !== "") throw new NydusImageError("IMAGE_ARGUMENT", `conversion type '${type}' conflicts with '--blob-id'`);
+  if (isGiven("compressor"))
+    context.log().info(`only GZip is supported for conversion type ${type}, use GZip instead of ${flags.compressor}`);
+  if (isGiven("digester") && flags.digester !== "sha256")
+    context.log().info(`only SHA256 is supported for conversion type ${type}, use SHA256 instead of ${flags.digester}`);
 }
 
 async function openSource(path: string, type: CreateFlags["type"], whiteouts: WhiteoutSpec): Promise<CreateOptions["source"]> {
@@ -202,7 +228,7 @@ async function openSource(path: string, type: CreateFlags["type"], whiteouts: Wh
   if (!found.isFile() && !found.isFIFO() && !found.isCharacterDevice()) {
     throw new NydusImageError("IMAGE_SOURCE", `specified path must be a regular/fifo/char_device file: ${JSON.stringify(path)}`);
   }
-  return { kind: "tar", stream: readPieces(path) };
+  return { kind: refTypes.has(type) ? "layer" : "tar", stream: readPieces(path) };
 }
 
 async function blobDestination(flags: CreateFlags): Promise<Destination> {
@@ -227,7 +253,9 @@ async function writeExternal(options: CreateOptions, result: CreateResult): Prom
 }
 
 function blobIds(flags: CreateFlags, result: CreateResult): string[] {
-  if (flags.blobInlineMeta) return result.blob ? [result.blob.id] : [];
+  // The id of a blob with its bootstrap inside is known only now; that of a layer was known before.
+  const isReference = (result.blobs[0]?.features ?? 0) & blobFeatures.separate;
+  if (flags.blobInlineMeta && !isReference) return result.blob ? [result.blob.id] : [];
   return result.blobs.map(({ id }) => id);
 }
 

@@ -88,6 +88,7 @@ async function merge(context: Context, sources: readonly string[], flags: MergeF
   }
   const last = files.at(-1)!.bootstrap;
   const result = mergeLayers({
+    fsVersion: last.version,
     layers,
     compressor: compressors.indexOf(compressorOf(last.flags)),
     digester: (last.flags & superFlags.hashSha256) !== 0n ? digesters.indexOf("sha256") : digesters.indexOf("blake3"),
@@ -98,7 +99,12 @@ async function merge(context: Context, sources: readonly string[], flags: MergeF
   const path = await writeArtifact(destination, result.bootstrap);
   await writeOutputJson(
     flags.outputJson,
-    { bootstrap: path, blobs: result.blobs.map(({ id }) => id), fsVersion: "6", compressor: compressorOf(files[0].bootstrap.flags) },
+    {
+      bootstrap: path,
+      blobs: result.blobs.map(({ id }) => id),
+      fsVersion: String(last.version) as "5" | "6",
+      compressor: compressorOf(files[0].bootstrap.flags),
+    },
     { compact: false },
   );
 }
