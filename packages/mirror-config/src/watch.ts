@@ -119,15 +119,16 @@ export class HostsWatcher {
     for (const folder of folders) {
       if (this.#watchers.has(folder)) continue;
       try {
-        const watcher = watch(folder, { persistent: false }, () => void this.check());
+        const watcher = watch(folder, { persistent: false });
         const forget = (): void => {
           watcher.close();
-          this.#watchers.delete(folder);
+          if (this.#watchers.get(folder) === watcher) this.#watchers.delete(folder);
         };
         watcher.on("error", forget);
         watcher.on("change", (event) => {
-          // A removed or replaced folder keeps its watcher on the old inode: take a new one at the next look.
+          // A removed or replaced folder keeps its watcher on the old inode: the look takes a new one, so it is forgotten before.
           if (event === "rename") forget();
+          void this.check();
         });
         this.#watchers.set(folder, watcher);
       } catch {
