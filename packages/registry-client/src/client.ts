@@ -184,23 +184,28 @@ export class RegistryClient {
   async blobSize(repository: string, digest: string, options: CallOptions): Promise<number | undefined> {
     const what = `looking for blob ${this.host}/${repository}@${checkDigest(digest)}`;
     using deadline = new Deadline(options.deadlineMs, options.signal);
-    return await this.#perform(
-      what,
-      "HEAD",
-      `/${repository}/blobs/${digest}`,
-      repository,
-      "pull",
-      options,
-      deadline,
-      [404],
-      async (answer) => {
-        if (answer.status === 404) return undefined;
-        const size = Number(answer.header("content-length") ?? Number.NaN);
-        if (!Number.isSafeInteger(size) || size < 0)
-          throw new RegistryError("REGISTRY_PROTOCOL", `${what}: no usable Content-Length`, { request: answer.request });
-        return size;
-      },
-    );
+    try {
+      // A 404 is no answer to take from a mirror that lacks the blob: only when no host has it, it is absent.
+      return await this.#perform(
+        what,
+        "HEAD",
+        `/${repository}/blobs/${digest}`,
+        repository,
+        "pull",
+        options,
+        deadline,
+        [],
+        async (answer) => {
+          const size = Number(answer.header("content-length") ?? Number.NaN);
+          if (!Number.isSafeInteger(size) || size < 0)
+            throw new RegistryError("REGISTRY_PROTOCOL", `${what}: no usable Content-Length`, { request: answer.request });
+          return size;
+        },
+      );
+    } catch (error) {
+      if (error instanceof RegistryError && error.code === "REGISTRY_NOT_FOUND") return undefined;
+      throw error;
+    }
   }
 
   /**

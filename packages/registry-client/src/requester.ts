@@ -1,4 +1,4 @@
-import { type Capability, type Host, type HostConfig, type HostHealth, HostSet, hostUrl } from "@nydus-ts/mirror-config";
+import { type Host, type HostConfig, type HostHealth, HostSet, hostUrl } from "@nydus-ts/mirror-config";
 import { TokenService } from "./auth/token-service.ts";
 import { anonymous, type Credentials } from "./credentials/credentials.ts";
 import { Endpoint } from "./endpoint.ts";

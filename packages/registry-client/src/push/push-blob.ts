@@ -209,7 +209,8 @@ async function sendPiece(upload: Upload, endpoint: Endpoint, start: URL, piece: 
       if (status === undefined) continue;
       location = status.location ?? location;
       const end = /^(?:bytes=)?0-(\d+)$/.exec(status.range ?? "");
-      const has = end === null ? 0 : Number(end[1]) + 1;
+      // Registries say 0-0 for an upload that has nothing, as for one byte: resuming at 1 would leave a hole.
+      const has = end === null || end[1] === "0" ? 0 : Number(end[1]) + 1;
       if (has < offset || has > offset + piece.length) throw error;
       done = has - offset;
       if (done === piece.length) return location;
