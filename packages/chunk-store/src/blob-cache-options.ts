@@ -22,6 +22,8 @@ export interface BlobCacheOptions {
   readonly chunkInfo?: ChunkInfo | undefined;
   /** Called after each request to the back end, also a failed one. Must not throw. */
   readonly onFetch?: ((event: FetchEvent) => void) | undefined;
+  /** One line for the log: the disk did not keep what was written. Must not throw. */
+  readonly onWarning?: ((line: string) => void) | undefined;
   /** Bounds of work in flight; default one for the process. */
   readonly scheduler?: FetchScheduler | undefined;
 }

@@ -53,6 +53,8 @@ export class BlobCache implements AsyncDisposable {
   readonly #scheduler: FetchScheduler;
   readonly #sequences = new SequenceDetector();
   readonly #closing = new AbortController();
+  /** Requests under way; each may still write to the data file. */
+  readonly #running = new Set<Promise<void>>();
   readonly #paths: readonly string[];
   readonly #counts = {
     total: 0,
@@ -85,7 +87,7 @@ export class BlobCache implements AsyncDisposable {
     this.ready = file.map?.ready ?? new Int32Array(new SharedArrayBuffer(0));
     this.layout = new Uint32Array(new SharedArrayBuffer(this.direct ? 0 : blob.chunkCount * 8));
     for (let at = 0; at < this.layout.length; at += 2) this.layout[at] = unknownOffset;
-    this.#sync = file.map === undefined ? undefined : new SyncQueue(file.fd, file.map, () => undefined);
+    this.#sync = file.map === undefined ? undefined : new SyncQueue(file.fd, file.map, (error, chunks) => this.#notDurable(error, chunks));
     this.#scheduler = options.scheduler ?? processScheduler;
     const names = cacheFileNames(blob.id);
     this.#paths = this.direct ? [file.path] : [file.path, join(directory, names.chunkMap), join(directory, names.meta)];
@@ -204,14 +206,30 @@ export class BlobCache implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    this.#closing.abort(new ChunkStoreError("CHUNK_CLOSED", `blob ${this.blob.id}: its cache was closed`));
-    const flights = this.#fetching?.queue.all() ?? [];
-    for (const flight of flights) if (!flight.running) this.#fail(flight, this.#closing.signal.reason);
-    const limits = { deadlineAt: performance.now() + closeDeadlineMs };
-    const rest = Promise.allSettled([...flights.map(({ done }) => done), this.#metaLoading]);
-    await waitFor(rest, limits, "fetches to end").catch(() => undefined);
+    const reason = new ChunkStoreError("CHUNK_CLOSED", `blob ${this.blob.id}: its cache was closed`);
+    this.#closing.abort(reason);
+    for (const flight of this.#fetching?.queue.all() ?? []) this.#fail(flight, reason);
     if (this.#fetching !== undefined) this.#scheduler.remove(this.#fetching.lane);
-    if (this.#sync !== undefined) await waitFor(this.#sync.flush(), limits, "the last sync").catch(() => undefined);
+    const limits = { deadlineAt: performance.now() + closeDeadlineMs };
+    // The sync waits for the fetches: what they wrote before the end began is to be durable as well.
+    const quiet = Promise.allSettled([...this.#running, this.#metaLoading]).then(() => this.#sync?.flush());
+    // A number that is given back may name a stranger's file the next moment: whoever still writes keeps it, however long that takes.
+    const closed = quiet.then(() => this.#closeFiles());
+    await waitFor(closed, limits, "fetches and the last sync to end").catch((error: unknown) => {
+      if (!(error instanceof ChunkStoreError && error.code === "CHUNK_DEADLINE")) throw error;
+      this.#options.onWarning?.(
+        `cache ${this.#paths[0]}: still busy ${closeDeadlineMs / 1000} s after it was told to close; its files close later`,
+      );
+    });
+  }
+
+  /** A failing disk costs fetching again, now or after a restart; it must not pass without a word. */
+  #notDurable(error: Error, chunks: readonly number[]): void {
+    const lost = chunks.length > 0 ? `${chunks.length} chunks are fetched again` : "chunks are fetched again after a restart";
+    this.#options.onWarning?.(`cache ${this.#paths[0]}: not written for good (${describeCause(error)}), ${lost}; look at the disk`);
+  }
+
+  #closeFiles(): void {
     this.#map?.close();
     closeSync(this.dataFd);
   }
@@ -298,6 +316,12 @@ export class BlobCache implements AsyncDisposable {
         queue.join(item, "ahead");
       }
     }
+  }
+
+  async #track(work: Promise<void>): Promise<void> {
+    this.#running.add(work);
+    await work;
+    this.#running.delete(work);
   }
 
   async #run(fetching: Fetching, range: MergedRange, kind: FetchClass): Promise<void> {
@@ -426,10 +450,15 @@ export class BlobCache implements AsyncDisposable {
       has: (kind) => queue.has(kind),
       take: (kind): FetchRequest => {
         const range = queue.take(kind);
-        return { bytes: range.length, run: () => this.#run(fetching, range, kind) };
+        return { bytes: range.length, run: () => this.#track(this.#run(fetching, range, kind)) };
       },
     };
-    const store = new ItemStore(this.#options, items, this.dataFd, this.#map as ChunkMap, this.#sync as SyncQueue);
+    const store = new ItemStore(
+      this.#options,
+      items,
+      { fd: this.dataFd, map: this.#map as ChunkMap, sync: this.#sync as SyncQueue },
+      this.#closing.signal,
+    );
     const fetching: Fetching = { info, items, queue, lane, store };
     for (let chunk = 0; chunk < info.count; chunk++) {
       this.layout[2 * chunk + 1] = info.uncompressedSize(chunk);

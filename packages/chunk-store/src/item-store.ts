@@ -14,23 +14,31 @@ import { UnstoredChunks } from "./unstored-chunks.ts";
 
 const pool = new BufferPool();
 
+/** The data file, its map, and what makes both durable. */
+export interface DataStore {
+  readonly fd: number;
+  readonly map: ChunkMap;
+  readonly sync: SyncQueue;
+}
+
 /** Takes stored bytes of items to verified chunks in the data file. Nothing that did not verify is written or handed out. */
 export class ItemStore {
   readonly retriesMax = verifyRetriesMax;
   readonly counts = { stored: 0, bufferedBytes: 0, verifyFailures: 0, unverified: 0, unstored: 0 };
   readonly #options: BlobCacheOptions;
   readonly #items: StoredItems;
-  readonly #fd: number;
+  readonly #file: DataStore;
   readonly #map: ChunkMap;
-  readonly #sync: SyncQueue;
+  readonly #closing: AbortSignal;
   readonly #unstored = new UnstoredChunks();
 
-  constructor(options: BlobCacheOptions, items: StoredItems, fd: number, map: ChunkMap, sync: SyncQueue) {
+  /** @param closing  from then on nothing is written: the file may be about to close */
+  constructor(options: BlobCacheOptions, items: StoredItems, file: DataStore, closing: AbortSignal) {
     this.#options = options;
     this.#items = items;
-    this.#fd = fd;
-    this.#map = map;
-    this.#sync = sync;
+    this.#file = file;
+    this.#map = file.map;
+    this.#closing = closing;
   }
 
   /** A chunk the disk refused, kept in memory for a while; undefined also when it is time to offer it to the disk again. */
@@ -72,8 +80,8 @@ export class ItemStore {
       for (const [chunk, data] of refused ?? []) this.#unstored.add(chunk, data);
       return refused;
     } catch (error) {
-      this.counts.verifyFailures++;
-      if (!(error instanceof ChunkStoreError)) throw error;
+      if (!(error instanceof ChunkStoreError) || error.code === "CHUNK_CLOSED") throw error;
+      if (this.mayRetry(error)) this.counts.verifyFailures++;
       throw new ChunkStoreError(
         error.code,
         `blob ${this.#options.blob.id}, stored at ${this.#items.storedOffset(item)}: ${error.message}`,
@@ -87,8 +95,9 @@ export class ItemStore {
 
   /** Data first, then the bit. False: the disk would not take it. */
   async #write(chunk: number, data: Uint8Array): Promise<boolean> {
+    this.#closing.throwIfAborted();
     try {
-      await writeAt(this.#fd, data, this.#items.info.uncompressedOffset(chunk));
+      await writeAt(this.#file.fd, data, this.#items.info.uncompressedOffset(chunk));
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code;
       if (code !== "ENOSPC" && code !== "EDQUOT" && code !== "EIO" && code !== "EROFS") {
@@ -99,7 +108,7 @@ export class ItemStore {
     }
     this.#unstored.delete(chunk);
     this.#map.set(chunk);
-    this.#sync.add(chunk, data.length);
+    this.#file.sync.add(chunk, data.length);
     this.counts.stored++;
     return true;
   }

@@ -29,7 +29,7 @@ export const prefetchRequestBytesMax = 2 * 1024 * 1024;
 /** Unwanted stored bytes between two wanted chunks that are fetched along to save a request. 4 KiB cost 0.2 ms at 200 Mbit/s. */
 export const gapBytesMax = 4096;
 
-/** Waiting and running fetches of one blob. `ensure` beyond it is refused with CHUNK_BACKEND; prefetch waits. */
+/** Waiting and running fetches of one blob. Calls beyond it are refused with CHUNK_BACKEND. */
 export const fetchesPerBlobMax = 65536;
 
 /** Chunks one prefetch call puts into the queue at a time; the rest stays a list of numbers. */
@@ -64,7 +64,7 @@ export const unstoredBytesMax = 32 * 1024 * 1024;
 /** A chunk in memory is offered to the disk again after this time, in ms, when somebody reads it. */
 export const unstoredRetryMs = 1000;
 
-/** Longest wait of `close` for fetches and the last sync. */
+/** Longest wait of closing, in ms, for fetches and the last sync. Fetches that take longer keep the files open until they end. */
 export const closeDeadlineMs = 5000;
 
 assert(prefetchInFlightMax + requestsPerBlobMax < requestsInFlightMax, "prefetch and one stalled blob leave slots for demand");

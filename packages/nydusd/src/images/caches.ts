@@ -96,6 +96,7 @@ export class CachePool {
       digester: use.blob.digester,
       validate: use.config.cache?.validate ?? true,
       amplifyBytesMax: use.config.rafs?.batch_size ?? 1_048_576,
+      onWarning: (line) => this.#log.warn(line),
     });
   }
 
