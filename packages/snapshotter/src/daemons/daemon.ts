@@ -1,5 +1,5 @@
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { findMount, MNT_DETACH, umount2 } from "@nydus-ts/linux";
 import { type DaemonInfo, NydusdClient } from "@nydus-ts/nydus-api";
@@ -31,6 +31,7 @@ export interface DaemonSettings {
   readonly recoverPolicy: RecoverPolicy;
 }
 
+/** Made by `Layout`, or checked by its `owns`: stopping a daemon removes these folders and unmounts the mount point. */
 export interface DaemonPlace {
   readonly id: string;
   readonly mode: DaemonMode;
@@ -158,10 +159,7 @@ export class Daemon {
       this.#events.count("DESTROYED");
     }
     detachMounts(this.place.mountpoint);
-    // Places come from the store: only a folder that bears the daemon's own id is its own, whatever was recorded.
-    for (const path of [dirname(this.place.socket), this.place.logDirectory]) {
-      if (this.place.id !== "" && basename(path) === this.place.id) rmSync(path, { recursive: true, force: true });
-    }
+    for (const path of [dirname(this.place.socket), this.place.logDirectory]) rmSync(path, { recursive: true, force: true });
     rmSync(this.place.supervisorSocket, { force: true });
   }
 

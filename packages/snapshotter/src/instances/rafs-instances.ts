@@ -61,7 +61,10 @@ export class RafsInstances implements Instances {
   constructor(options: RafsInstancesOptions) {
     this.#options = options;
     // Known from the first call on, so that nobody starts a second daemon beside one that lives.
-    for (const record of options.store.daemons()) this.#daemon(record);
+    for (const record of options.store.daemons()) {
+      if (options.layout.owns(record)) this.#daemon(record);
+      else this.#forget(record);
+    }
   }
 
   ensure(bootstrap: Snapshot, labels: Labels): Promise<string> {
@@ -149,7 +152,7 @@ export class RafsInstances implements Instances {
     this.#expectedUntilMs = 0;
     if (daemon?.place.mode === "dedicated") await this.#stopDaemon(daemon);
     store.removeInstance(record.key);
-    rmSync(dirname(layout.instanceConfig(record.daemon, record.key)), { recursive: true, force: true });
+    rmSync(layout.instanceFolder(record.daemon, record.key), { recursive: true, force: true });
     log.info({ key: record.key, image: record.image, daemon: record.daemon }, "image unmounted");
     if (daemon?.running) void daemon.collect();
   }
@@ -277,7 +280,7 @@ export class RafsInstances implements Instances {
     try {
       if (daemon.running) await unmountIn(daemon, record.key);
       store.removeInstance(record.key);
-      rmSync(dirname(layout.instanceConfig(record.daemon, record.key)), { recursive: true, force: true });
+      rmSync(layout.instanceFolder(record.daemon, record.key), { recursive: true, force: true });
       if (daemon.place.mode === "dedicated") await this.#stopDaemon(daemon);
     } catch (error) {
       log.warn({ key: record.key, error: messageOf(error) }, "a failed mount could not be undone; clean-up tries again");
@@ -340,6 +343,17 @@ export class RafsInstances implements Instances {
     return record;
   }
 
+  /** The record goes, and nothing else: images that it served are mounted anew when they are needed. */
+  #forget(record: DaemonRecord): void {
+    const { store, layout, log } = this.#options;
+    const { id, socket, mountpoint } = record;
+    log.error(
+      { daemon: id, socket, mountpoint, root: layout.root },
+      "a daemon is recorded at a place outside the root: forgotten, and left alone",
+    );
+    store.removeDaemon(id);
+  }
+
   #daemon(record: DaemonRecord): Daemon {
     const present = this.#daemons.get(record.id);
     if (present !== undefined) return present;
@@ -351,7 +365,7 @@ export class RafsInstances implements Instances {
         mountpoint: record.mountpoint,
         socket: record.socket,
         supervisorSocket: layout.supervisorSocket(record.id),
-        logDirectory: join(layout.logs, record.id),
+        logDirectory: layout.daemonLogs(record.id),
       },
       settings,
       {
@@ -376,7 +390,7 @@ export class RafsInstances implements Instances {
   async #stopAndForget(daemon: Daemon): Promise<void> {
     const { store, layout } = this.#options;
     await daemon.stop();
-    rmSync(join(layout.config, daemon.place.id), { recursive: true, force: true });
+    rmSync(layout.daemonConfigs(daemon.place.id), { recursive: true, force: true });
     try {
       rmdirSync(daemon.place.mountpoint);
     } catch {

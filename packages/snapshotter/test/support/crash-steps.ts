@@ -39,7 +39,7 @@ instances.putDaemon({
   mountpoint: `${root}/mnt/d`,
 });
 point();
-instances.putInstance({ key: "2", snapshotId: 2, image: "i", daemon: "d", mountpoint: `${root}/mnt/d/2`, blobs: [], broken: undefined });
+instances.putInstance({ key: "2", snapshotId: 2, image: "i", daemon: "d", mountpoint: `${layout.mnt}/2`, blobs: [], broken: undefined });
 point();
 store.remove("c");
 point();
