@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { type ChunkSegment, ChunkStoreError } from "@nydus-ts/chunk-store";
 import { EINTR, EIO, FuseReply } from "@nydus-ts/fuse";
 import { rawPread } from "@nydus-ts/linux";
 import { describeError } from "../../errors.ts";
@@ -87,9 +88,10 @@ export class MissServer {
     const image = this.#images.get(miss.index);
     if (image === undefined) return this.#finish(key, EIO);
     try {
-      await this.#fetch(image, miss);
+      const uncached = await this.#fetch(image, miss);
       if (!this.#pending.has(key)) return;
-      this.#copy(image, miss);
+      if (uncached === undefined) this.#copy(image, miss);
+      else this.#reply.data(uncached, 0, uncached.length);
       this.#finish(key, 0);
       image.counters.countRead(miss.length, (Date.now() - miss.sinceMs) * 1000);
     } catch (error) {
@@ -100,27 +102,43 @@ export class MissServer {
     }
   }
 
-  async #fetch(image: MissImage, miss: Miss): Promise<void> {
+  /** Brings the data into the cache. @returns the data itself where the cache disk would not take it */
+  async #fetch(image: MissImage, miss: Miss): Promise<Uint8Array | undefined> {
     const { blobs, readDeadlineMs } = image.mount;
-    const wanted = new Map<number, { chunks: number[]; start: number; end: number }>();
-    for (let at = 0; at < miss.pieces.length; at += pieceNumbers) {
-      const [blob, chunk, start, within, bytes] = miss.pieces.slice(at, at + pieceNumbers) as [number, number, number, number, number];
-      const group = wanted.get(blob) ?? { chunks: [], start: start + within, end: 0 };
-      if (group.chunks.at(-1) !== chunk) group.chunks.push(chunk);
-      group.end = start + within + bytes;
-      wanted.set(blob, group);
+    const options = { deadlineMs: readDeadlineMs, signal: image.closing.signal, priority: "demand" } as const;
+    const groups = groupByBlob(miss);
+    try {
+      await Promise.all(
+        groups.map(async ({ blob, chunks, start, end }) => {
+          const sequentialBytes = image.sequences[blob]?.note(start, end) ?? 0;
+          await blobs[blob]?.ensure(chunks, { ...options, sequentialBytes });
+        }),
+      );
+      return undefined;
+    } catch (error) {
+      // A full cache disk is not the reader's: what came is handed out from memory.
+      if (!(error instanceof ChunkStoreError) || error.code !== "CHUNK_NO_SPACE") throw error;
+      const data = new Uint8Array(miss.length);
+      await Promise.all(groups.map(async ({ blob, segments }) => this.#readAround(image, blob, segments, data, options)));
+      return data;
     }
-    await Promise.all(
-      [...wanted].map(async ([index, { chunks, start, end }]) => {
-        const sequentialBytes = image.sequences[index]?.note(start, end) ?? 0;
-        await blobs[index]?.ensure(chunks, {
-          deadlineMs: readDeadlineMs,
-          signal: image.closing.signal,
-          priority: "demand",
-          sequentialBytes,
-        });
-      }),
-    );
+  }
+
+  /** Reads pieces past the cache, after the same check of place and length as a read through it. */
+  async #readAround(
+    image: MissImage,
+    index: number,
+    segments: readonly PlacedSegment[],
+    data: Uint8Array,
+    options: { readonly deadlineMs: number; readonly signal: AbortSignal; readonly priority: "demand" },
+  ): Promise<void> {
+    const blob = image.mount.blobs[index];
+    if (blob === undefined) throw new TypeError(`no blob ${index}`);
+    for (const { chunk, start, offset, length } of segments) {
+      if (judgeChunk(blob, chunk, start, offset + length) !== "damaged") continue;
+      throw new TypeError(`chunk ${chunk} at ${start} of blob ${index} is damaged`);
+    }
+    await blob.readInto(data, segments, options);
   }
 
   /** Puts the bytes into the reply, after the same checks as a worker makes. */
@@ -193,4 +211,34 @@ function isBeingKilled(pid: number): boolean {
   } catch {
     return true;
   }
+}
+
+interface PlacedSegment extends ChunkSegment {
+  /** Where the bootstrap says that the chunk lies, in bytes of the uncompressed blob. */
+  readonly start: number;
+}
+
+interface BlobGroup {
+  readonly blob: number;
+  readonly chunks: number[];
+  readonly segments: PlacedSegment[];
+  /** Bytes of the uncompressed blob that are wanted, from the first to the end of the last. */
+  readonly start: number;
+  end: number;
+}
+
+/** What a read wants of each blob. */
+function groupByBlob(miss: Miss): BlobGroup[] {
+  const groups = new Map<number, BlobGroup>();
+  let targetOffset = 0;
+  for (let at = 0; at < miss.pieces.length; at += pieceNumbers) {
+    const [blob, chunk, start, offset, length] = miss.pieces.slice(at, at + pieceNumbers) as [number, number, number, number, number];
+    const group = groups.get(blob) ?? { blob, chunks: [], segments: [], start: start + offset, end: 0 };
+    if (group.chunks.at(-1) !== chunk) group.chunks.push(chunk);
+    group.segments.push({ chunk, start, offset, length, targetOffset });
+    group.end = start + offset + length;
+    groups.set(blob, group);
+    targetOffset += length;
+  }
+  return [...groups.values()];
 }
