@@ -5,14 +5,13 @@
  * the bytes never depend on which compression finishes first. At most `bytesInFlightMax` bytes and `chunksInFlightMax` chunks wait.
  * Source: spec/nydus-image.md, sections 7 and 8
  */
-import { blobFeatures, chunkFlags } from "@nydus-ts/rafs-format";
-import { type BlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
+import { blobFeatures, chunkFlags, crc32c } from "@nydus-ts/rafs-format";
+import { type BlobEntry, newBlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type Destination } from "./artifact.ts";
 import { BlobTail } from "./blob-tail.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { type Compressor, compressorNumbers, type Digester, digest, digesterNumbers } from "./codecs.ts";
 import type { CompressPool } from "./compress-pool.ts";
-import { crc32c } from "./crc32c.ts";
 import { BuilderError } from "./errors.ts";
 import { bytesInFlightMax, chunksInFlightMax, chunksPerBlobMax } from "./limits.ts";
 
@@ -159,26 +158,13 @@ export class BlobWriter implements AsyncDisposable {
     if (options.inlineBootstrap) features |= blobFeatures.inlinedFsMeta | blobFeatures.hasTarHeader;
     if (options.toc) features |= blobFeatures.hasToc | blobFeatures.hasTarHeader | blobFeatures.inlinedChunkDigest;
     if (options.chunkInfoVersion === 2) features |= blobFeatures.chunkInfoV2;
-    this.blob = {
+    this.blob = newBlobEntry({
       id: options.id,
       chunkSize: options.chunkSize,
-      chunkCount: 0,
       compressor: compressorNumbers[options.compressor],
       digester: digesterNumbers[options.digester],
       features: features >>> 0,
-      compressedSize: 0,
-      uncompressedSize: 0,
-      ciCompressor: 0,
-      ciOffset: 0,
-      ciCompressedSize: 0,
-      ciUncompressedSize: 0,
-      tocSize: 0,
-      tocDigest: new Uint8Array(32),
-      metaDigest: new Uint8Array(32),
-      metaSize: 0,
-      cipher: 0,
-      cipherIv: new Uint8Array(16),
-    };
+    });
     return this.blob;
   }
 

@@ -2,10 +2,9 @@ import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { MS_RDONLY, mount, umount2 } from "@nydus-ts/linux";
-import { openBootstrap } from "@nydus-ts/rafs-format";
+import { crc32c, openBootstrap } from "@nydus-ts/rafs-format";
 import { compareListings, listTree } from "@nydus-ts/testkit";
 import { afterEach, describe, expect, test } from "vitest";
-import { crc32c } from "../src/crc32c.ts";
 import { CompressPool, parsePrefetchPatterns } from "../src/index.ts";
 import { BlobReader, build, listImage, TemporaryDirectory, tar } from "./support.ts";
 

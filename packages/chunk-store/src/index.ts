@@ -13,7 +13,6 @@ export type { ChunkInfo } from "./chunk-info.ts";
 export { decompress } from "./codecs/decompress.ts";
 export { decryptXts } from "./codecs/xts.ts";
 export { decodeZran } from "./codecs/zran.ts";
-export { crc32c } from "./crc32c.ts";
 export { digestBytes } from "./digest.ts";
 export { ChunkStoreError, type ChunkStoreErrorCode } from "./errors.ts";
 export { FetchScheduler } from "./scheduler.ts";

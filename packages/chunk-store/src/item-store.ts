@@ -1,7 +1,7 @@
+import { crc32c } from "@nydus-ts/rafs-format";
 import type { BlobCacheOptions } from "./blob-cache-options.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import type { ChunkMap } from "./chunk-map.ts";
-import { crc32c } from "./crc32c.ts";
 import { decodeItem } from "./decode-item.ts";
 import { hasDigest } from "./digest.ts";
 import { ChunkStoreError, describeCause } from "./errors.ts";

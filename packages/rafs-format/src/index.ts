@@ -50,6 +50,7 @@ export {
   tocFlags,
   xattrPrefixes,
 } from "./constants.ts";
+export { crc32c } from "./crc32c.ts";
 export { RafsV5Cursor } from "./cursor-v5.ts";
 export { RafsV6Cursor } from "./cursor-v6.ts";
 export { RafsError, type RafsErrorCode } from "./errors.ts";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { blobFeatures, checkBootstrap, modeTypes, openBootstrap } from "../src/index.ts";
-import { type BlobEntry, numberTree, type StoredChunk, TreeNode, writeBootstrap } from "../src/writer/index.ts";
+import { type BlobEntry, newBlobEntry, numberTree, type StoredChunk, TreeNode, writeBootstrap } from "../src/writer/index.ts";
 
 // Reader and writer share tables, not code: what one writes the other must read, for any tree.
 
@@ -168,26 +168,13 @@ function addChunks(node: TreeNode, blob: BlobEntry): void {
 }
 
 function emptyBlob(index: number): BlobEntry {
-  return {
+  return newBlobEntry({
     id: `${index}`.repeat(64),
     chunkSize,
-    chunkCount: 0,
     compressor: 0,
     digester: 1,
     features: blobFeatures.aligned,
-    compressedSize: 0,
-    uncompressedSize: 0,
-    ciCompressor: 0,
-    ciOffset: 0,
-    ciCompressedSize: 0,
-    ciUncompressedSize: 0,
-    tocSize: 0,
-    tocDigest: new Uint8Array(32),
-    metaDigest: new Uint8Array(32),
-    metaSize: 0,
-    cipher: 0,
-    cipherIv: new Uint8Array(16),
-  };
+  });
 }
 
 /** What the reader must find, depth first, children by name bytes. */

@@ -2,13 +2,12 @@
  * Describes a layer that stays as it is: chunks are looked at but not stored, and the blob that is written holds only where they are.
  * Source: spec/nydus-image.md, sections 6.4, 7 and 8; spec/rafs.md, sections 5 and 9
  */
-import { blobFeatures, CHUNK_INFO_V2, chunkFlags, chunkInfoV2Flags, ZRAN_CONTEXT } from "@nydus-ts/rafs-format";
-import { type BlobEntry, type ContextArea, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
+import { blobFeatures, CHUNK_INFO_V2, chunkFlags, chunkInfoV2Flags, crc32c, ZRAN_CONTEXT } from "@nydus-ts/rafs-format";
+import { type BlobEntry, type ContextArea, newBlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type Destination } from "../artifact.ts";
 import { BlobTail } from "../blob-tail.ts";
 import { ChunkDictionary, chunkKey, type FinishedBlob } from "../blob-writer.ts";
 import { compressorNumbers, digest, digesterNumbers } from "../codecs.ts";
-import { crc32c } from "../crc32c.ts";
 import { BuilderError } from "../errors.ts";
 import { chunksPerBlobMax } from "../limits.ts";
 import type { TarInput } from "../sources/byte-stream.ts";
@@ -101,26 +100,13 @@ export class RefBlobWriter implements ChunkSink, AsyncDisposable {
     if (this.#cutter) features |= blobFeatures.zran;
     if (inlineBootstrap) features |= blobFeatures.inlinedFsMeta | blobFeatures.hasTarHeader;
     if (toc) features |= blobFeatures.hasToc | blobFeatures.hasTarHeader | blobFeatures.inlinedChunkDigest;
-    return {
+    return newBlobEntry({
       id: "",
       chunkSize,
-      chunkCount: 0,
       compressor: compressorNumbers.gzip,
       digester: digesterNumbers.sha256,
       features: features >>> 0,
-      compressedSize: 0,
-      uncompressedSize: 0,
-      ciCompressor: 0,
-      ciOffset: 0,
-      ciCompressedSize: 0,
-      ciUncompressedSize: 0,
-      tocSize: 0,
-      tocDigest: new Uint8Array(32),
-      metaDigest: new Uint8Array(32),
-      metaSize: 0,
-      cipher: 0,
-      cipherIv: new Uint8Array(16),
-    };
+    });
   }
 
   async #output(): Promise<{ artifact: Artifact; tail: BlobTail }> {

@@ -15,6 +15,7 @@ export {
   forEachDirectory,
   type HardlinkIdentity,
   type NodeAttributes,
+  newBlobEntry,
   numberTree,
   type StoredChunk,
   TreeNode,

@@ -29,6 +29,26 @@ export interface BlobEntry {
   prefetchBytes?: number;
 }
 
+/** The record of a blob to which nothing was written yet: sizes, counts and digests are zero, it is not encrypted. */
+export function newBlobEntry(given: Pick<BlobEntry, "id" | "chunkSize" | "compressor" | "digester" | "features">): BlobEntry {
+  return {
+    ...given,
+    chunkCount: 0,
+    compressedSize: 0,
+    uncompressedSize: 0,
+    ciCompressor: 0,
+    ciOffset: 0,
+    ciCompressedSize: 0,
+    ciUncompressedSize: 0,
+    tocSize: 0,
+    tocDigest: new Uint8Array(32),
+    metaDigest: new Uint8Array(32),
+    metaSize: 0,
+    cipher: 0,
+    cipherIv: new Uint8Array(16),
+  };
+}
+
 /** A chunk of a blob. Files that share it hold the same object, so what the ordered writer fills in later is seen by all of them. */
 export interface StoredChunk {
   readonly digest: Uint8Array;
