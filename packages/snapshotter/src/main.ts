@@ -1,6 +1,5 @@
 import { accessSync, constants, mkdirSync, realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
-import type * as grpc from "@grpc/grpc-js";
 import { dockerConfigCredentials } from "@nydus-ts/registry-client";
 import { Garbage, reconcile } from "./cleaner.ts";
 import { parseCommandLine } from "./cli.ts";
@@ -14,7 +13,8 @@ import { RegistryConfig } from "./instances/registry-config.ts";
 import { loadTemplate } from "./instances/template.ts";
 import { createLog, type Log } from "./log.ts";
 import { LogFile } from "./log-file.ts";
-import { createServer, listen } from "./service/server.ts";
+import { createServer, listen, stopListening } from "./service/server.ts";
+import { removeStaleSocket } from "./service/stale-socket.ts";
 import { Snapshotter } from "./snapshotter.ts";
 import { openDatabase } from "./store/database.ts";
 import { makeDirectory } from "./store/directories.ts";
@@ -70,6 +70,8 @@ export async function main(argv: readonly string[], io: MainIo): Promise<ExitCod
 
 async function run(start: { config: Config; layout: Layout; log: Log; explicitTemplate: boolean }, io: MainIo): Promise<ExitCode> {
   const { config, layout, log } = start;
+  // At once: what a killed predecessor left refuses dials, and a living one is not to be disturbed.
+  await removeStaleSocket(config.address);
   for (const directory of [layout.cache, layout.config, layout.socket, layout.supervisor]) makeDirectory(directory, 0o755);
   makeDirectory(layout.snapshots, 0o700);
   const db = openDatabase(layout.database);
@@ -129,7 +131,7 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
 
   await aborted(io.terminate);
   log.info({}, "told to end");
-  await stopServer(server);
+  await stopListening(server, config.address, 2_000);
   await garbage.close();
   if (config.cleanup_on_close) await rafs.stopAll();
   else await rafs.release();
@@ -188,14 +190,3 @@ function findProgram(name: string, io: MainIo): string {
 
 const aborted = (signal: AbortSignal): Promise<void> =>
   signal.aborted ? Promise.resolve() : new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
-
-/** Running calls get a moment to finish; then their connections are cut. */
-function stopServer(server: grpc.Server): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(() => server.forceShutdown(), 2_000);
-  server.tryShutdown(() => {
-    clearTimeout(timer);
-    resolve();
-  });
-  return promise;
-}
