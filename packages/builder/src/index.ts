@@ -1,6 +1,5 @@
 export type { BlobEntry, TreeNode } from "@nydus-ts/rafs-format/writer";
 export { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
-export { BlobFileReader } from "./blob-reader.ts";
 export { ChunkDictionary, type FinishedBlob, type Version5Options } from "./blob-writer.ts";
 export { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 export { CompressPool } from "./compress-pool.ts";

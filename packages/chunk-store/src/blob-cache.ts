@@ -430,8 +430,8 @@ export class BlobCache implements AsyncDisposable {
     };
     try {
       const id = metaBlobId ?? recordedMetaBlobId(this.blob, undefined);
-      const options = { deadlineMs, signal: this.#closing.signal };
-      return this.#know(await fetchMeta(directory, this.blob, id, backend, read, options));
+      const limits = { deadlineMs, signal: this.#closing.signal };
+      return this.#know(await fetchMeta(directory, { blob: this.blob, metaBlobId: id, backend, read, limits }));
     } catch (cause) {
       throw this.#asFailure(cause, `meta of blob ${this.blob.id}`);
     }

@@ -40,42 +40,44 @@ export async function readCachedMeta(directory: string, blob: BlobRecord): Promi
   }
 }
 
+/** Fetches blob meta, checks all of it, and keeps it in the cache file. A disk that can't keep it is no failure. Throws as `readMeta`. */
+export async function fetchMeta(directory: string, source: MetaSource): Promise<BlobMeta> {
+  const meta = await readMeta(source);
+  const path = join(directory, cacheFileNames(source.blob.id).meta);
+  await replaceFile(path, meta.file).catch(() => undefined);
+  return meta.opened;
+}
+
+export interface MetaSource {
+  readonly blob: BlobRecord;
+  /** The blob that holds it. */
+  readonly metaBlobId: string;
+  readonly backend: Pick<BlobBackend, "size">;
+  readonly read: ReadRange;
+  readonly limits: { readonly deadlineMs: number; readonly signal: AbortSignal };
+}
+
 /**
- * Fetches blob meta, checks all of it, and keeps it in the cache file. A disk that can't keep it is no failure.
+ * Fetches blob meta and checks all of it.
  *
- * @param metaBlobId  the blob that holds it
+ * @returns it, and the bytes of the cache file that keeps it
  * @throws ChunkStoreError CHUNK_META (not what the blob record promises); what `read` throws
  * Source: spec/rafs.md 5, spec/nydusd.md 11.3
  */
-export async function fetchMeta(
-  directory: string,
-  record: BlobRecord,
-  metaBlobId: string,
-  backend: Pick<BlobBackend, "size">,
-  read: ReadRange,
-  options: { readonly deadlineMs: number; readonly signal: AbortSignal },
-): Promise<BlobMeta> {
-  const blob = hasMisplacedMeta(record) ? await locate(record, metaBlobId, backend, read, options) : record;
-  const meta = await whatIsWrong(blob, async () => {
+export async function readMeta(source: MetaSource): Promise<{ readonly opened: BlobMeta; readonly file: Uint8Array }> {
+  const { metaBlobId, read } = source;
+  const blob = hasMisplacedMeta(source.blob) ? await locate(source) : source.blob;
+  return whatIsWrong(blob, async () => {
     checkChunkInfoSize(blob);
     const stored = await read(metaBlobId, blob.ciOffset, blob.ciCompressedSize + metaHeaderBytes);
     const ci = decode(blob, decrypt(blob, stored.subarray(0, blob.ciCompressedSize)));
     const header = decrypt(blob, stored.subarray(blob.ciCompressedSize));
     return { opened: openBlobMeta(ci, header, blob), file: encodeMetaFile(ci, header) };
   });
-  const path = join(directory, cacheFileNames(blob.id).meta);
-  await replaceFile(path, meta.file).catch(() => undefined);
-  return meta.opened;
 }
 
-async function locate(
-  blob: BlobRecord,
-  metaBlobId: string,
-  backend: Pick<BlobBackend, "size">,
-  read: ReadRange,
-  options: { readonly deadlineMs: number; readonly signal: AbortSignal },
-): Promise<BlobRecord> {
-  const size = await backend.size(metaBlobId, { ...options, priority: "demand" });
+async function locate({ blob, metaBlobId, backend, read, limits }: MetaSource): Promise<BlobRecord> {
+  const size = await backend.size(metaBlobId, { ...limits, priority: "demand" });
   const length = Math.min(size, metaTrailerBytes);
   const tail = await read(metaBlobId, size - length, length);
   return whatIsWrong(blob, async () => locateBlobMeta(blob, tail, size));

@@ -10,9 +10,11 @@ export type {
   PrefetchOptions,
 } from "./blob-cache-options.ts";
 export type { ChunkInfo } from "./chunk-info.ts";
+export { ChunkReader, type ChunkReaderOptions } from "./chunk-reader.ts";
 export { decompress } from "./codecs/decompress.ts";
 export { decryptXts } from "./codecs/xts.ts";
 export { decodeZran } from "./codecs/zran.ts";
 export { digestBytes } from "./digest.ts";
 export { ChunkStoreError, type ChunkStoreErrorCode } from "./errors.ts";
+export { recordedChunkInfo } from "./recorded-chunk-info.ts";
 export { FetchScheduler } from "./scheduler.ts";

@@ -1,9 +1,7 @@
-import { crc32c } from "@nydus-ts/rafs-format";
 import type { BlobCacheOptions } from "./blob-cache-options.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import type { ChunkMap } from "./chunk-map.ts";
 import { decodeItem } from "./decode-item.ts";
-import { hasDigest } from "./digest.ts";
 import { ChunkStoreError, describeCause } from "./errors.ts";
 import { writeAt } from "./file-io.ts";
 import type { Unstored } from "./flight.ts";
@@ -11,6 +9,7 @@ import { verifyRetriesMax } from "./limits.ts";
 import type { StoredItems } from "./stored-items.ts";
 import type { SyncQueue } from "./sync-queue.ts";
 import { UnstoredChunks } from "./unstored-chunks.ts";
+import { verifyChunk } from "./verify-chunk.ts";
 
 const pool = new BufferPool();
 
@@ -113,25 +112,9 @@ export class ItemStore {
     return true;
   }
 
-  /** @throws ChunkStoreError CHUNK_DIGEST */
+  /** @throws ChunkStoreError CHUNK_DECODE, CHUNK_DIGEST */
   #verify(chunk: number, data: Uint8Array): void {
-    const size = this.#items.info.uncompressedSize(chunk);
-    if (data.length !== size)
-      throw new ChunkStoreError("CHUNK_DECODE", `chunk ${chunk}: ${data.length} bytes came out, ${size} are recorded`);
     const { digestOf, digester, validate = true } = this.#options;
-    const digest = validate ? digestOf?.(chunk) : undefined;
-    if (digest?.some((byte) => byte !== 0) === true) {
-      if (hasDigest(digester, data, digest)) return;
-      throw new ChunkStoreError(
-        "CHUNK_DIGEST",
-        `chunk ${chunk} is not what the image was built from (${digester} differs); a host serves other bytes`,
-      );
-    }
-    const crc = this.#items.info.crc32(chunk);
-    if (crc === undefined) {
-      this.counts.unverified++;
-      return;
-    }
-    if (crc32c(data) !== crc) throw new ChunkStoreError("CHUNK_DIGEST", `chunk ${chunk}: its CRC differs; a host serves other bytes`);
+    if (!verifyChunk(this.#items.info, chunk, data, { digestOf: validate ? digestOf : undefined, digester })) this.counts.unverified++;
   }
 }

@@ -64,6 +64,9 @@ export const unstoredBytesMax = 32 * 1024 * 1024;
 /** A chunk in memory is offered to the disk again after this time, in ms, when somebody reads it. */
 export const unstoredRetryMs = 1000;
 
+/** Decoded batches and zran outputs that a `ChunkReader` keeps for the next chunk of them. */
+export const decodedContextBytesMax = 64 * 1024 * 1024;
+
 /** Longest wait of closing, in ms, for fetches and the last sync. Fetches that take longer keep the files open until they end. */
 export const closeDeadlineMs = 5000;
 

@@ -9,3 +9,6 @@ export const layersMax = 256;
 
 /** Bytes of an image config. Larger ones are refused. */
 export const configBytesMax = 8 * 1024 * 1024;
+
+/** One read of a local blob. A disk that takes longer, in ms, has failed. */
+export const blobReadDeadlineMs = 60_000;

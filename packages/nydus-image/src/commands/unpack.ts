@@ -1,23 +1,19 @@
 /** `nydus-image unpack`: an image becomes one tar. Source: spec/nydus-image.md, section 14 */
 
 import type { FileHandle } from "node:fs/promises";
-import { open, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
-import { BlobFileReader } from "@nydus-ts/builder";
 import type { Bootstrap, FileType, Inode } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
-import { type BootstrapFile, readBootstrapFile, storedBlobId } from "../bootstrap-file.ts";
+import { type BootstrapFile, readBootstrapFile } from "../bootstrap-file.ts";
 import type { Context } from "../context.ts";
-import { NydusImageError, unsupported } from "../errors.ts";
+import { NydusImageError } from "../errors.ts";
+import { type BackendFlags, ImageChunks, openBackend } from "../image-chunks.ts";
 import { encodeTarEntry, type TarEntry, tarEnd, tarPadding } from "../tar-writer.ts";
+import { writeWholeFile } from "../whole-file.ts";
 import { chooseBootstrap } from "./check.ts";
 
-interface UnpackFlags {
+interface UnpackFlags extends BackendFlags {
   bootstrap?: string;
   output: string;
-  blob?: string;
-  blobDir?: string;
-  backendType?: string;
 }
 
 const typeOf: Readonly<Record<Exclude<FileType, "socket">, TarEntry["type"]>> = {
@@ -39,45 +35,26 @@ export function addUnpack(program: Command, context: Context): void {
     .addOption(new Option("-b, --blob <path>", "file of the image's blob").conflicts(["blobDir", "backendType"]))
     .addOption(new Option("-D, --blob-dir <dir>", "directory of the image's blobs").conflicts("backendType"))
     .option("--backend-type <type>", "kind of remote storage")
-    .option("--backend-config <json>", "its configuration")
+    .addOption(new Option("--backend-config <json>", "its configuration").conflicts("backendConfigFile"))
     .option("--backend-config-file <path>", "file of its configuration")
     .action(async (argument: string | undefined, flags: UnpackFlags, command: Command) => {
       if (flags.output === "") throw new NydusImageError("IMAGE_ARGUMENT", "invalid empty --output option");
-      if (flags.backendType !== undefined)
-        throw unsupported("--backend-type", "give the blobs with --blob-dir, or mount the image with `nydusd fuse`");
       await unpack(context, await readBootstrapFile(chooseBootstrap(argument, flags.bootstrap, command)), flags);
     });
 }
 
 async function unpack(context: Context, file: BootstrapFile, flags: UnpackFlags): Promise<void> {
   const { bootstrap } = file;
-  if (bootstrap.blobs.length > 0 && flags.blob === undefined && flags.blobDir === undefined) {
-    throw new NydusImageError("IMAGE_ARGUMENT", "invalid backend configuration, --blob, --blob-dir or --backend-type must be specified");
-  }
-  if (bootstrap.version === 5) throw unsupported("unpacking a version 5 image", "mount it with `nydusd fuse`");
-  const temporary = `${flags.output}.${process.pid}.tmp`;
-  const blobs: BlobFileReader[] = [];
+  await using backend = bootstrap.blobs.length === 0 ? undefined : openBackend(flags, "--blob, --blob-dir or --backend-type");
   try {
-    for (const blob of bootstrap.blobs)
-      blobs.push(await BlobFileReader.open(flags.blob ?? join(flags.blobDir!, storedBlobId(file, blob)), blob));
-    await using output = await open(temporary, "w");
-    await writeMembers(output, bootstrap, blobs, context.io.signal);
-    await output.sync();
-    await rename(temporary, flags.output);
+    const chunks = backend && new ImageChunks(file, backend, context.io.signal);
+    await writeWholeFile(flags.output, (output) => writeMembers(output, bootstrap, chunks, context.io.signal));
   } catch (cause) {
     throw new NydusImageError("IMAGE_FILE", `fail to unpack ${file.path} into ${flags.output}`, { cause });
-  } finally {
-    for (const blob of blobs) await blob[Symbol.asyncDispose]();
-    await rm(temporary, { force: true });
   }
 }
 
-async function writeMembers(
-  output: FileHandle,
-  bootstrap: Bootstrap,
-  blobs: readonly BlobFileReader[],
-  signal: AbortSignal,
-): Promise<void> {
+async function writeMembers(output: FileHandle, bootstrap: Bootstrap, chunks: ImageChunks | undefined, signal: AbortSignal): Promise<void> {
   const firstNames = new Map<number, string>();
   for (const { path, nid, inode } of bootstrap.walk()) {
     signal.throwIfAborted();
@@ -86,7 +63,7 @@ async function writeMembers(
     const first = inode.type === "file" && inode.nlink > 1 ? firstNames.get(inode.ino) : undefined;
     if (first === undefined) firstNames.set(inode.ino, name);
     await output.writeFile(encodeTarEntry(describe(bootstrap, nid, inode, name, first)));
-    if (inode.type === "file" && first === undefined) await writeContent(output, bootstrap, blobs, nid, inode, signal);
+    if (inode.type === "file" && first === undefined) await writeContent(output, bootstrap, chunks, nid, inode);
   }
   await output.writeFile(tarEnd);
 }
@@ -109,16 +86,13 @@ function describe(bootstrap: Bootstrap, nid: number, inode: Inode, name: string,
 async function writeContent(
   output: FileHandle,
   bootstrap: Bootstrap,
-  blobs: readonly BlobFileReader[],
+  chunks: ImageChunks | undefined,
   nid: number,
   inode: Inode,
-  signal: AbortSignal,
 ): Promise<void> {
   let written = 0;
   for (const chunk of bootstrap.chunksOf(nid)) {
-    signal.throwIfAborted();
-    const data = await blobs[chunk.blobIndex].chunk(chunk.chunkIndex, bootstrap.chunkRecord(chunk)?.digest);
-    await output.writeFile(data.subarray(0, chunk.length));
+    await output.writeFile(await chunks!.read(chunk));
     written += chunk.length;
   }
   if (written !== inode.size) throw new NydusImageError("IMAGE_FILE", `inode ${nid} has ${inode.size} bytes, its chunks ${written}`);

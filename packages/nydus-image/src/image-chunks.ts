@@ -1,0 +1,93 @@
+/** The data of an image's chunks, whatever its blobs are: native, batches, encrypted, gzip layers that stayed as they are, tarfs, version 5. */
+import { basename } from "node:path";
+import { type BlobBackend, ChunkReader, localfsBackend, recordedChunkInfo } from "@nydus-ts/chunk-store";
+import { type BlobRecord, type FileChunk, hasBlobMeta, hasFeature, metaBlobId } from "@nydus-ts/rafs-format";
+import { type BootstrapFile, storedBlobId } from "./bootstrap-file.ts";
+import { NydusImageError, unsupported } from "./errors.ts";
+import { blobReadDeadlineMs } from "./limits.ts";
+
+export interface BackendFlags {
+  blob?: string;
+  blobDir?: string;
+  backendType?: string;
+  backendConfig?: string;
+  backendConfigFile?: string;
+}
+
+/**
+ * Where the stored bytes of blobs come from, by the options that verbs share.
+ * @param options  how the verb names its options in the message
+ * Source: spec/nydus-image.md, section 3, GETBACKEND
+ */
+export function openBackend(flags: BackendFlags, options: string): BlobBackend {
+  if (flags.backendType === "localfs") throw new NydusImageError("IMAGE_ARGUMENT", "Use --blob-dir to specify localfs backend");
+  if (flags.backendType !== undefined) {
+    if (flags.backendConfig === undefined && flags.backendConfigFile === undefined)
+      throw new NydusImageError("IMAGE_ARGUMENT", "--backend-config or --backend-config-file must be specified");
+    throw unsupported("--backend-type", "give the blobs with --blob-dir, or mount the image with `nydusd fuse`");
+  }
+  if (flags.blob !== undefined) return localfsBackend({ blobFile: flags.blob });
+  if (flags.blobDir !== undefined) return localfsBackend({ dir: flags.blobDir });
+  throw new NydusImageError("IMAGE_ARGUMENT", `invalid backend configuration, ${options} must be specified`);
+}
+
+/** The record of a blob with the id under which the back end has it. */
+export function storedBlob(file: BootstrapFile, blob: BlobRecord): BlobRecord {
+  return { ...blob, id: storedBlobId(file, blob) };
+}
+
+export class ImageChunks {
+  readonly #file: BootstrapFile;
+  readonly #backend: BlobBackend;
+  readonly #signal: AbortSignal;
+  readonly #readers = new Map<number, Promise<ChunkReader>>();
+
+  /** `backend` stays the caller's. Blobs are opened when the first of their chunks is read. */
+  constructor(file: BootstrapFile, backend: BlobBackend, signal: AbortSignal) {
+    this.#file = file;
+    this.#backend = backend;
+    this.#signal = signal;
+  }
+
+  /** The bytes of a file that a chunk holds, verified. @throws ChunkStoreError; RafsError */
+  async read(chunk: FileChunk): Promise<Uint8Array> {
+    this.#signal.throwIfAborted();
+    const { bootstrap } = this.#file;
+    const blob = bootstrap.blobs[chunk.blobIndex];
+    if (hasFeature(blob, "tarfs")) {
+      const range = { offset: chunk.uncompressedOffset, length: chunk.length };
+      return await this.#backend.read(storedBlobId(this.#file, blob), range, this.#limits);
+    }
+    const reader = await this.#reader(blob);
+    const data = await reader.read(chunk.chunkIndex);
+    if (data.length < chunk.length) {
+      throw new NydusImageError(
+        "IMAGE_FILE",
+        `chunk ${chunk.chunkIndex} of blob ${blob.id} has ${data.length} bytes, a file takes ${chunk.length} of it`,
+      );
+    }
+    return data.subarray(0, chunk.length);
+  }
+
+  get #limits() {
+    return { deadlineMs: blobReadDeadlineMs, signal: this.#signal, priority: "demand" } as const;
+  }
+
+  #reader(blob: BlobRecord): Promise<ChunkReader> {
+    let reader = this.#readers.get(blob.index);
+    if (reader === undefined) {
+      const { bootstrap, path } = this.#file;
+      reader = ChunkReader.open({
+        blob: storedBlob(this.#file, blob),
+        backend: this.#backend,
+        metaBlobId: metaBlobId(blob, basename(path)),
+        chunkInfo: hasBlobMeta(blob) ? undefined : recordedChunkInfo(blob, bootstrap.chunkRecords()),
+        digestOf: bootstrap.chunkDigests(blob.index),
+        digester: blob.digester,
+        ...this.#limits,
+      });
+      this.#readers.set(blob.index, reader);
+    }
+    return reader;
+  }
+}
