@@ -1,11 +1,14 @@
 import { createHash } from "node:crypto";
+import { goldenAbsent, goldenDir } from "@nydus-ts/testkit";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { buildContainerd } from "./lib/go.ts";
+import { expectGoldenCtr, expectGoldenPod, pushGolden } from "./lib/golden-pod.ts";
 import { convert, expectNothingLeft, imageFiles, pushApp, type Stack, startPod, startStack } from "./lib/stack.ts";
 
 const version = "v2.2.1";
 const built = await buildContainerd(version);
 if ("skip" in built) console.log(`containerd ${version} is skipped: ${built.skip}`);
+if (goldenDir() === undefined) console.log(goldenAbsent);
 
 describe.skipIf("skip" in built)(`containerd ${version}`, () => {
   let stack: Stack;
@@ -54,6 +57,25 @@ describe.skipIf("skip" in built)(`containerd ${version}`, () => {
     ]);
     expect(stdout.split(" ")[0]).toBe(digest);
     await stack.containerd.ctr(["images", "rm", "--sync", converted]);
+  });
+
+  describe.skipIf(goldenDir() === undefined)("an image that the original tool converted", () => {
+    const name = "small-v6-zstd-blake3";
+    let image: string;
+    beforeAll(async () => {
+      image = await pushGolden(stack, name);
+    });
+
+    test("runs in a pod, which sees exactly what the listing says", async () => {
+      await expectGoldenPod(stack, name, image);
+      await stack.containerd.cri.removeImage(image);
+    });
+
+    test("runs with ctr", async () => {
+      await stack.containerd.ctr(["images", "pull", "--plain-http", "--snapshotter", "nydus", image]);
+      await expectGoldenCtr(stack, name, image);
+      await stack.containerd.ctr(["images", "rm", "--sync", image]);
+    });
   });
 
   test("leaves nothing of the images behind", async () => {

@@ -12,11 +12,19 @@ export type Built = { readonly path: string } | { readonly skip: string };
 
 /** containerd's snapshotter test suite as a program; or why it can not be had here. */
 export function buildSuite(): Promise<Built> {
-  const key = createHash("sha256")
-    .update(readFileSync(join(sources, "go.sum")))
-    .update(readFileSync(join(sources, "suite_test.go")))
-    .digest("hex");
-  return build(`snapshotter-suite-${key.slice(0, 16)}`, (target) => ["test", "-c", "-o", target, "."], { directory: sources });
+  return buildOwn("snapshotter-suite", "suite_test.go", (target) => ["test", "-c", "-o", target, "."]);
+}
+
+/** A program that pulls an image through containerd's client without CRI, unpacking while it pulls. */
+export function buildPull(): Promise<Built> {
+  return buildOwn("pull", "pull/main.go", (target) => ["build", "-trimpath", "-ldflags", "-s -w", "-o", target, "./pull"]);
+}
+
+/** A program of this repository's own module; its name in the cache changes with its source. */
+function buildOwn(name: string, source: string, args: (target: string) => readonly string[]): Promise<Built> {
+  const key = createHash("sha256");
+  for (const file of ["go.sum", source]) key.update(readFileSync(join(sources, file)));
+  return build(`${name}-${key.digest("hex").slice(0, 16)}`, args, { directory: sources, env: { CGO_ENABLED: "0" } });
 }
 
 /** A folder with containerd, ctr and the runc shim of this release. */
@@ -37,7 +45,9 @@ interface BuildOptions {
 async function build(name: string, args: (target: string) => readonly string[], options: BuildOptions): Promise<Built> {
   const path = join(cache, name);
   if (existsSync(path)) return { path };
-  const version = await run("go", ["version"], { check: false }).catch(() => undefined);
+  // Where Go's own archive is unpacked; not every login shell has it in PATH.
+  const env = { PATH: `${process.env["PATH"]}:/usr/local/go/bin`, ...options.env };
+  const version = await run("go", ["version"], { env, check: false }).catch(() => undefined);
   if (version === undefined || version.code !== 0) return { skip: "Go is not installed" };
   mkdirSync(cache, { recursive: true });
   const partial = `${path}.partial-${process.pid}`;
@@ -45,7 +55,7 @@ async function build(name: string, args: (target: string) => readonly string[], 
     if (options.folder === true) mkdirSync(partial, { recursive: true });
     const result = await run("go", args(partial), {
       ...(options.directory === undefined ? {} : { directory: options.directory }),
-      env: { ...options.env, ...(options.folder === true ? { GOBIN: partial, GOFLAGS: "" } : {}) },
+      env: { ...env, ...(options.folder === true ? { GOBIN: partial, GOFLAGS: "" } : {}) },
       deadlineMs: 900_000,
       check: false,
     });
