@@ -133,11 +133,12 @@ export class BlobCache implements AsyncDisposable {
    */
   async ensure(chunks: readonly number[], options: EnsureOptions): Promise<void> {
     const unstored = await this.#bring(chunks, options);
-    if (unstored === undefined) return;
-    throw new ChunkStoreError(
-      "CHUNK_NO_SPACE",
-      `blob ${this.blob.id}: chunk ${unstored} could not be written to the cache; free space in ${this.#options.directory}`,
-    );
+    if (unstored !== undefined) throw this.#noSpace(unstored);
+  }
+
+  #noSpace(chunk: number): ChunkStoreError {
+    const text = `blob ${this.blob.id}: chunk ${chunk} could not be written to the cache; free space in ${this.#options.directory}`;
+    return new ChunkStoreError("CHUNK_NO_SPACE", text);
   }
 
   /** Copies pieces of chunks into `target`, fetching what is absent; works while the cache disk is full. Throws as `ensure`, but for CHUNK_NO_SPACE. */
@@ -157,7 +158,7 @@ export class BlobCache implements AsyncDisposable {
     }
   }
 
-  /** Fetches chunks nobody waits for yet, yielding to those somebody waits for. Rejects with the first failure or the signal's reason. */
+  /** Fetches chunks nobody waits for yet, yielding to those somebody waits for. Rejects with the first failure (a full disk is one) or the signal's reason. */
   async prefetch(chunks: readonly number[] | "all", options: PrefetchOptions = {}): Promise<void> {
     if (this.direct) return;
     const counts = this.#counts;
@@ -173,7 +174,8 @@ export class BlobCache implements AsyncDisposable {
         if (window.length === 0) continue;
         counts.prefetchChunks += window.length;
         const before = counts.prefetchBytes;
-        await this.#bring(window, { deadlineMs: backgroundDeadlineMs * 10, signal: options.signal, priority: "prefetch" });
+        const unstored = await this.#bring(window, { deadlineMs: backgroundDeadlineMs * 10, signal: options.signal, priority: "prefetch" });
+        if (unstored !== undefined) throw this.#noSpace(unstored);
         const pauseMs = options.bandwidth ? ((counts.prefetchBytes - before) / options.bandwidth) * 1000 : 0;
         if (pauseMs >= 1) await new Promise((resolve) => setTimeout(resolve, pauseMs));
       }

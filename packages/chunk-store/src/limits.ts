@@ -2,10 +2,13 @@ import assert from "node:assert/strict";
 import { chunkBytesMax } from "@nydus-ts/rafs-format";
 
 /** Requests in flight over all blobs of a scheduler. Beyond it they wait: demand first, then read-ahead, then prefetch. */
-export const requestsInFlightMax = 48;
+export const requestsInFlightMax = 128;
 
-/** Requests in flight for one blob: a blob whose host stalls holds a quarter of the slots, the others go on. Beyond it they wait. */
-export const requestsPerBlobMax = 12;
+/**
+ * Requests in flight for one blob: a blob whose host stalls holds a quarter of the slots, the others go on. As many as a host is asked at
+ * once, and more than a program starting up has unrelated misses (20 to 30): at 20 ms each they must not add up. Beyond it they wait.
+ */
+export const requestsPerBlobMax = 32;
 
 /** Prefetch requests in flight while nobody waits for data; with demand running it is `prefetchBesideDemandMax`. */
 export const prefetchInFlightMax = 8;

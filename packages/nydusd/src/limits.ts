@@ -43,6 +43,11 @@ export const logFilesMax = 10;
 /** Chunks given to one prefetch call: enough to merge neighbours, few enough that a umount ends it soon. */
 export const prefetchBatchChunks = 256;
 
+/** Times the prefetch of an image is taken up again after a host was busy or away, and the pauses in milliseconds, doubled each time. */
+export const prefetchRetriesMax = 32;
+export const prefetchRetryMinMs = 1_000;
+export const prefetchRetryMaxMs = 60_000;
+
 /** Milliseconds the event loop may be busy with walking an image before it turns to readers. */
 export const walkSliceMs = 5;
 

@@ -25,6 +25,12 @@ export const REDIRECTS_CACHED_MAX = 10_000;
 /** Requests to one host at once, and how many of them prefetch may hold: the rest is the reserved share of demand. */
 export const REQUESTS_PER_HOST_MAX = 32;
 export const PREFETCH_REQUESTS_PER_HOST_MAX = 12;
+/** Requests to one host however often it says 429: below it reads of one container would queue behind each other. */
+export const REQUESTS_PER_HOST_MIN = 4;
+/** Answers 429 within this time count as one. */
+export const SLOW_DOWN_WINDOW_MS = 1_000;
+/** Time without a 429 that gives one place back: from the minimum to the maximum in about two and a half minutes. */
+export const SPEED_UP_MS = 5_000;
 /** Requests that wait for a host. Beyond it: REGISTRY_BUSY. */
 export const QUEUE_PER_HOST_MAX = 8192;
 

@@ -76,12 +76,11 @@ export class BackendPool {
 
   async #open(config: ConfigV2, name: string): Promise<ImageBackend> {
     const { inner, setAuth } = await openBackend(config, (line) => this.#log.warn(`${name}: ${line}`));
-    const backend = new MeteredBackend(inner, (blobId, range, priority, error) => {
+    const backend = new MeteredBackend(inner, (blobId, range, error) => {
       const text = `${name}: blob ${blobId.slice(0, 12)} [${range.offset}..${range.offset + range.length}): ${describeError(error)}`;
       this.#events.push(text);
-      // The engine logs the read that failed with this cause; here only what has no reader is new.
-      if (priority === "prefetch") this.#log.warn(text);
-      else this.#log.debug(text);
+      // The engine logs the read that failed with this cause, and prefetch says when it rests or ends.
+      this.#log.debug(text);
     });
     return { name, backend, setAuth };
   }

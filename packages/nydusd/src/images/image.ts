@@ -147,6 +147,7 @@ export class Image {
       files: this.#request.prefetch_files ?? undefined,
       signal: this.#abort.signal,
       log: this.#log,
+      mountpoint: this.mountpoint,
     });
   }
 

@@ -4,6 +4,7 @@ import { describeError } from "../errors.ts";
 import { prefetchBatchChunks, walkSliceMs } from "../limits.ts";
 import type { Log } from "../log/log.ts";
 import type { CacheHandle } from "./caches.ts";
+import { PrefetchRetries } from "./prefetch-retries.ts";
 
 export interface PrefetchPlan {
   readonly bootstrap: Bootstrap;
@@ -14,29 +15,33 @@ export interface PrefetchPlan {
   readonly files: readonly string[] | undefined;
   readonly signal: AbortSignal;
   readonly log: Log;
+  /** Names the image in the log. */
+  readonly mountpoint: string;
 }
 
 /**
  * Fetches in the background what a container will want: the listed files, or the image's prefetch table, then everything with
- * `prefetch_all`. Resolves when done or aborted, never rejects: what can't be fetched now is fetched by its reader.
+ * `prefetch_all`. A host that is busy or away is asked again after a while; what it has given stays. Resolves when done or aborted, never
+ * rejects: what can't be fetched is fetched by its reader.
  * Source: spec/nydusd.md 12.2
  */
 export async function prefetchImage(plan: PrefetchPlan): Promise<void> {
   const { bootstrap, files, config, signal, log } = plan;
+  const retries = new PrefetchRetries(plan);
   const table = files === undefined ? bootstrap.prefetchNids : [];
   const rootOnly = files === undefined ? table.length === 1 && table[0] === bootstrap.rootNid : files.length === 1 && files[0] === "/";
   const rootAmongOthers = table.length > 1 && table.includes(bootstrap.rootNid);
   try {
     if (!rootOnly) {
       const nids = files === undefined ? table : resolveFiles(plan, files);
-      await fetchFiles(plan, nids);
+      await fetchFiles(plan, nids, retries);
     }
     if (rootOnly || (config.prefetch_all && !rootAmongOthers)) {
       const options = fetchOptions(plan);
-      await Promise.all(plan.blobs.map(({ cache }) => cache.prefetch("all", options)));
+      await Promise.all(plan.blobs.map(({ cache }) => retries.run(() => cache.prefetch("all", options))));
     }
   } catch (error) {
-    if (!signal.aborted) log.warn(`prefetch ended early, readers fetch the rest themselves: ${describeError(error)}`);
+    if (!signal.aborted) log.warn(`${plan.mountpoint}: prefetch ended early, readers fetch the rest themselves: ${describeError(error)}`);
   }
 }
 
@@ -49,7 +54,7 @@ function resolveFiles({ bootstrap, log }: PrefetchPlan, files: readonly string[]
 }
 
 /** Files in the order of the list, in batches over all blobs; the batches of one round go out in parallel. */
-async function fetchFiles(plan: PrefetchPlan, nids: readonly number[]): Promise<void> {
+async function fetchFiles(plan: PrefetchPlan, nids: readonly number[], retries: PrefetchRetries): Promise<void> {
   const { bootstrap, blobs, signal } = plan;
   const wanted = blobs.map(() => new Set<number>());
   const running = new Set<Promise<void>>();
@@ -57,7 +62,8 @@ async function fetchFiles(plan: PrefetchPlan, nids: readonly number[]): Promise<
     const chunks = [...wanted[blobIndex]!];
     wanted[blobIndex]!.clear();
     if (chunks.length === 0 || blobs[blobIndex] === undefined) return;
-    const fetch = blobs[blobIndex].cache.prefetch(chunks, fetchOptions(plan)).finally(() => running.delete(fetch));
+    const { cache } = blobs[blobIndex];
+    const fetch = retries.run(() => cache.prefetch(chunks, fetchOptions(plan))).finally(() => running.delete(fetch));
     running.add(fetch);
     fetch.catch(() => undefined);
     if (running.size >= plan.config.threads) await Promise.race(running);

@@ -1,8 +1,8 @@
-import type { BlobBackend, BlobReadOptions, ByteRange, ReadPriority } from "@nydus-ts/chunk-store";
+import type { BlobBackend, BlobReadOptions, ByteRange } from "@nydus-ts/chunk-store";
 import type { BackendMetricsAnswer } from "@nydus-ts/nydus-api";
 import { backendLatencyClass, classCount, sizeClass } from "./classes.ts";
 
-type BackendFailure = (blobId: string, range: ByteRange, priority: ReadPriority, error: unknown) => void;
+type BackendFailure = (blobId: string, range: ByteRange, error: unknown) => void;
 
 const zeros = (): number[] => new Array<number>(classCount).fill(0);
 
@@ -36,7 +36,7 @@ export class MeteredBackend implements BlobBackend {
     } catch (error) {
       if (!options.signal?.aborted) {
         this.#errors += 1;
-        this.#onFailure(blobId, range, options.priority, error);
+        this.#onFailure(blobId, range, error);
       }
       throw error;
     } finally {

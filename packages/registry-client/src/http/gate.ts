@@ -1,5 +1,12 @@
 import { RegistryError } from "../errors.ts";
-import { PREFETCH_REQUESTS_PER_HOST_MAX, QUEUE_PER_HOST_MAX, REQUESTS_PER_HOST_MAX } from "../limits.ts";
+import {
+  PREFETCH_REQUESTS_PER_HOST_MAX,
+  QUEUE_PER_HOST_MAX,
+  REQUESTS_PER_HOST_MAX,
+  REQUESTS_PER_HOST_MIN,
+  SLOW_DOWN_WINDOW_MS,
+  SPEED_UP_MS,
+} from "../limits.ts";
 
 export type Priority = "demand" | "prefetch";
 
@@ -10,7 +17,8 @@ interface Waiter {
 
 /**
  * Bounds the requests to one host. Demand goes first, and prefetch never holds more than its share, so a reader finds a free place.
- * When the host says it is too much (429) prefetch's share halves; every quiet minute gives one place back.
+ * When the host says it is too much (429) all places and prefetch's share halve, once for a burst of such answers, and prefetch rests for
+ * as long as the host said; quiet time gives them back one by one. Half of the places at least stay with demand.
  */
 export class Gate {
   readonly #max: number;
@@ -19,12 +27,17 @@ export class Gate {
   readonly #waiting = { demand: new Set<Waiter>(), prefetch: new Set<Waiter>() };
   #active = 0;
   #prefetchActive = 0;
+  #places: number;
   #prefetchShare: number;
-  #shareChangedMs = 0;
+  #slowedMs = Number.NEGATIVE_INFINITY;
+  #spedUpMs = 0;
+  #restUntilMs = 0;
+  #restTimer: NodeJS.Timeout | undefined;
 
   constructor(options: { max?: number; prefetchMax?: number; now?: () => number } = {}) {
     this.#max = options.max ?? REQUESTS_PER_HOST_MAX;
     this.#prefetchMax = Math.min(options.prefetchMax ?? PREFETCH_REQUESTS_PER_HOST_MAX, this.#max);
+    this.#places = this.#max;
     this.#prefetchShare = this.#prefetchMax;
     this.#now = options.now ?? (() => performance.now());
   }
@@ -37,7 +50,12 @@ export class Gate {
     return this.#waiting.demand.size + this.#waiting.prefetch.size;
   }
 
-  /** How many requests prefetch may hold now. */
+  /** How many requests the host gets at once now. */
+  get places(): number {
+    return this.#places;
+  }
+
+  /** How many of them prefetch may hold. */
   get prefetchShare(): number {
     return this.#prefetchShare;
   }
@@ -73,20 +91,43 @@ export class Gate {
     });
   }
 
-  /** The host asked for less. */
-  slowDown(): void {
-    this.#prefetchShare = Math.max(1, this.#prefetchShare >> 1);
-    this.#shareChangedMs = this.#now();
+  /** The host asked for less, and perhaps for how long it wants rest. */
+  slowDown(retryAfterMs = 0): void {
+    const now = this.#now();
+    if (now + retryAfterMs > this.#restUntilMs) {
+      this.#restUntilMs = now + retryAfterMs;
+      this.#wakeAfterRest();
+    }
+    // Answers to requests that were under way together say one thing, not several.
+    if (now - this.#slowedMs < SLOW_DOWN_WINDOW_MS) return;
+    this.#slowedMs = now;
+    this.#spedUpMs = now;
+    this.#places = Math.max(Math.min(REQUESTS_PER_HOST_MIN, this.#max), this.#places >> 1);
+    this.#prefetchShare = Math.max(1, Math.min(this.#prefetchShare, this.#places) >> 1);
+  }
+
+  /** Nothing else may wake those that wait: the host may have no request when the rest ends. */
+  #wakeAfterRest(): void {
+    clearTimeout(this.#restTimer);
+    const leftMs = this.#restUntilMs - this.#now();
+    if (leftMs <= 0) this.#wake();
+    else this.#restTimer = setTimeout(() => this.#wakeAfterRest(), Math.ceil(leftMs)).unref();
   }
 
   #admits(priority: Priority): boolean {
-    if (this.#active >= this.#max) return false;
+    this.#speedUp();
+    if (this.#active >= this.#places) return false;
     if (priority === "demand") return true;
-    if (this.#prefetchShare < this.#prefetchMax && this.#now() - this.#shareChangedMs >= 60_000) {
-      this.#prefetchShare++;
-      this.#shareChangedMs = this.#now();
-    }
-    return this.#prefetchActive < this.#prefetchShare && this.#waiting.demand.size === 0;
+    return this.#prefetchActive < this.#prefetchShare && this.#waiting.demand.size === 0 && this.#now() >= this.#restUntilMs;
+  }
+
+  #speedUp(): void {
+    if (this.#places === this.#max && this.#prefetchShare === this.#prefetchMax) return;
+    const steps = Math.floor((this.#now() - this.#spedUpMs) / SPEED_UP_MS);
+    if (steps <= 0) return;
+    this.#spedUpMs += steps * SPEED_UP_MS;
+    this.#places = Math.min(this.#max, this.#places + steps);
+    this.#prefetchShare = Math.min(this.#prefetchMax, this.#prefetchShare + steps, Math.max(1, this.#places >> 1));
   }
 
   #enter(priority: Priority): () => void {

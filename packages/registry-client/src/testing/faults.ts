@@ -15,6 +15,8 @@ export interface Fault {
   readonly body?: string;
   /** Send nothing at all for this long (milliseconds), then go on as usual. `Infinity`: never answer. */
   readonly stallMs?: number;
+  /** Go on only when this resolves: how a test sees several requests open at once, without a clock. */
+  readonly hold?: (request: { readonly path: string; readonly range: string | undefined }) => Promise<void>;
   /** Cut the connection after this many bytes of the body; 0: before the header. */
   readonly resetAfterBytes?: number;
   /** Go silent after this many bytes of the body. */

@@ -161,6 +161,7 @@ export class TestRegistry {
       if (!Number.isFinite(fault.stallMs)) return void request.resume();
       await new Promise((resolve) => setTimeout(resolve, fault.stallMs));
     }
+    await fault?.hold?.({ path, range: request.headers.range });
     if (fault?.resetAfterBytes === 0) return void request.socket.destroy();
     if (fault?.status !== undefined) {
       request.resume();

@@ -1,0 +1,96 @@
+import { randomBytes } from "node:crypto";
+import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gunzipSync } from "node:zlib";
+import { TestRegistry } from "@nydus-ts/registry-client/testing";
+import { imageFromDirectory, run, type Workspace } from "@nydus-ts/testkit";
+
+const repository = join(import.meta.dirname, "../../..");
+
+export const fileBytes = 20_480;
+export const chunkBytes = 4096;
+/** Name of a file of the image, by its place in the blob. */
+export const fileOf = (index: number): string => `/files/${String(index).padStart(3, "0")}`;
+
+/** The range of the stored blob that holds a file: chunks of random bytes are stored as they are. */
+export const rangeOf = (index: number): string => `bytes=${index * fileBytes}-${(index + 1) * fileBytes - 1}`;
+
+/** An image of many files that lie one behind the other in one blob, each of `fileBytes` random bytes in chunks of 4 KiB. */
+export interface LazyImage {
+  readonly registry: TestRegistry;
+  readonly bootstrap: string;
+  readonly blobId: string;
+  readonly contents: readonly Buffer[];
+  /** A cache folder with what comes with an image: the blob metadata of its bootstrap layer, as the snapshotter puts it there. */
+  newCache(name?: string): string;
+  /** Ranges of data that were asked of the registry, in order. */
+  ranges(): string[];
+}
+
+/** Converts a real OCI image with `nydus-image convert` into the registry, and unpacks its bootstrap layer. */
+export async function lazyImage(
+  workspace: Workspace,
+  options: { readonly files: number; readonly prefetch?: readonly number[] },
+): Promise<LazyImage> {
+  const root = workspace.path("root");
+  mkdirSync(join(root, "files"), { recursive: true });
+  const contents = Array.from({ length: options.files }, () => randomBytes(fileBytes));
+  for (const [index, bytes] of contents.entries()) writeFileSync(join(root, fileOf(index)), bytes);
+  const layout = await imageFromDirectory(root, workspace.path("layout"), { cmd: ["/none"] });
+  const registry = await TestRegistry.start();
+  workspace.defer(() => registry[Symbol.asyncDispose]());
+  const convert = ["convert", "--source", `oci:${layout}`, "--target", `${registry.host}/app:v1`, "--chunk-size", "0x1000"];
+  await run(
+    join(repository, "bin/node"),
+    [join(repository, "packages/nydus-image/src/bin.ts"), ...convert, ...(options.prefetch === undefined ? [] : ["--prefetch-patterns"])],
+    { input: (options.prefetch ?? []).map((index) => `${fileOf(index)}\n`).join("") },
+  );
+  const layers = await layersOf(registry);
+  const tar = workspace.path("bootstrap.tar");
+  writeFileSync(tar, gunzipSync(await blobOf(registry, layers.at(-1)!)));
+  await run("tar", ["-xf", tar, "-C", workspace.directory]);
+  registry.resetCounters();
+  const blobId = layers[0]!.slice("sha256:".length);
+  return {
+    registry,
+    bootstrap: workspace.path("image/image.boot"),
+    blobId,
+    contents,
+    newCache(name = "cache") {
+      const directory = workspace.path(name);
+      mkdirSync(directory);
+      const metas = readdirSync(workspace.path("image")).filter((file) => file.endsWith(".blob.meta"));
+      for (const file of metas) copyFileSync(workspace.path("image", file), join(directory, file));
+      return directory;
+    },
+    ranges: () => registry.requests.filter(({ path }) => path.includes(blobId)).map(({ range }) => range ?? "all"),
+  };
+}
+
+/** Lets nobody through until `count` have come; then everybody, at once and from then on. */
+export class Barrier {
+  readonly count: number;
+  arrived = 0;
+  readonly #open = Promise.withResolvers<void>();
+  constructor(count: number) {
+    this.count = count;
+  }
+  readonly pass = async (): Promise<void> => {
+    if (++this.arrived >= this.count) this.#open.resolve();
+    await this.#open.promise;
+  };
+  open(): void {
+    this.#open.resolve();
+  }
+}
+
+async function layersOf(registry: TestRegistry): Promise<string[]> {
+  const accept = { headers: { accept: "application/vnd.oci.image.manifest.v1+json" } };
+  const answer = await fetch(`http://${registry.host}/v2/app/manifests/v1`, accept);
+  const { layers } = (await answer.json()) as { layers: { digest: string }[] };
+  return layers.map(({ digest }) => digest);
+}
+
+async function blobOf(registry: TestRegistry, digest: string): Promise<Buffer> {
+  return Buffer.from(await (await fetch(`http://${registry.host}/v2/app/blobs/${digest}`)).arrayBuffer());
+}
