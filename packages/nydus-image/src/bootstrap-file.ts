@@ -7,6 +7,8 @@ import {
   type BlobRecord,
   type Bootstrap,
   checkSection,
+  DEVICE_SLOT,
+  deviceSlotOffset,
   effectiveBlobId,
   findInlinedBootstrap,
   isBootstrapV6,
@@ -71,6 +73,12 @@ export async function readBootstrapFile(path: string): Promise<BootstrapFile> {
 /** The id under which a blob of this image is stored. */
 export function storedBlobId(file: BootstrapFile, blob: BlobRecord): string {
   return effectiveBlobId(blob, basename(file.path));
+}
+
+/** Block of a flattened device at which the data of a blob begins; 0 in version 5. Source: spec/rafs.md, section 2.4 */
+export function mappedBlock({ bootstrap, bytes }: BootstrapFile, blob: BlobRecord): number {
+  if (bootstrap.version === 5) return 0;
+  return bytes.readUInt32LE(deviceSlotOffset + blob.index * DEVICE_SLOT.recordSize + DEVICE_SLOT.mappedBlock);
 }
 
 /** Name of a file up to its first dot: what a blob is called whose bootstrap lies in that file. */

@@ -6,6 +6,8 @@ import { type BootstrapFile, storedBlobId } from "./bootstrap-file.ts";
 import { NydusImageError, unsupported } from "./errors.ts";
 import { blobReadDeadlineMs } from "./limits.ts";
 
+const tarReadBytes = 1024 * 1024;
+
 export interface BackendFlags {
   blob?: string;
   blobDir?: string;
@@ -67,6 +69,26 @@ export class ImageChunks {
       );
     }
     return data.subarray(0, chunk.length);
+  }
+
+  /**
+   * All data of a blob, ascending, in pieces of at most a chunk, with gaps where nothing is. At most `length` bytes are asked of a tarfs blob.
+   * @throws ChunkStoreError
+   */
+  async *blobData(blobIndex: number, length: number): AsyncGenerator<{ offset: number; data: Uint8Array }, void> {
+    const blob = this.#file.bootstrap.blobs[blobIndex];
+    if (hasFeature(blob, "tarfs")) {
+      for (let offset = 0; offset < length; offset += tarReadBytes) {
+        const range = { offset, length: Math.min(tarReadBytes, length - offset) };
+        yield { offset, data: await this.#backend.read(storedBlobId(this.#file, blob), range, this.#limits) };
+      }
+      return;
+    }
+    const reader = await this.#reader(blob);
+    for (let chunk = 0; chunk < reader.info.count; chunk++) {
+      this.#signal.throwIfAborted();
+      if (reader.info.uncompressedSize(chunk) > 0) yield { offset: reader.info.uncompressedOffset(chunk), data: await reader.read(chunk) };
+    }
   }
 
   get #limits() {

@@ -2,8 +2,6 @@
 import {
   type BlobRecord,
   blobFeatures,
-  DEVICE_SLOT,
-  deviceSlotOffset,
   EXTENDED_SUPERBLOCK,
   extendedSuperblockOffset,
   hasBlobMeta,
@@ -11,7 +9,7 @@ import {
   type Inode,
   SUPERBLOCK_V5,
 } from "@nydus-ts/rafs-format";
-import { type BootstrapFile, storedBlobId } from "./bootstrap-file.ts";
+import { type BootstrapFile, mappedBlock, storedBlobId } from "./bootstrap-file.ts";
 import { blobFeatureNames, hex, quoteBytes, superFlagNames } from "./text.ts";
 
 export interface Answer {
@@ -176,9 +174,6 @@ Blocks:             ${Math.ceil(inode.size / 512)}
   }
 
   #blobText(blob: BlobRecord): string {
-    const { bootstrap, bytes } = this.#file;
-    const mapped =
-      bootstrap.version === 6 ? bytes.readUInt32LE(deviceSlotOffset + blob.index * DEVICE_SLOT.recordSize + DEVICE_SLOT.mappedBlock) : 0;
     const capital = (word: string) => word.charAt(0).toUpperCase() + word.slice(1);
     const ciphers: Record<string, string> = {
       none: "None",
@@ -193,7 +188,7 @@ Raw Blob ID:            ${blob.id}
 Blob Size:              ${blob.compressedSize}
 Compressed Data Size:   ${compressedDataSize(blob)}
 Uncompressed Data Size: ${blob.uncompressedSize}
-Mapped Block Address:   ${mapped}
+Mapped Block Address:   ${mappedBlock(this.#file, blob)}
 Features:               ${blobFeatureNames(blob.features)}
 Compressor:             ${blob.compressor}
 Digester:               ${capital(blob.digester)}

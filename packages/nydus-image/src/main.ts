@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from "commander";
 import { addCheck } from "./commands/check.ts";
 import { addConvert } from "./commands/convert.ts";
 import { addCreate } from "./commands/create.ts";
+import { addExport } from "./commands/export.ts";
 import { addInspect } from "./commands/inspect.ts";
 import { addMerge } from "./commands/merge.ts";
 import { addStat } from "./commands/stat.ts";
@@ -38,6 +39,7 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
   addInspect(program, context);
   addStat(program, context);
   addUnpack(program, context);
+  addExport(program, context);
   addUnsupported(program);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });

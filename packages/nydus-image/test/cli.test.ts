@@ -85,7 +85,6 @@ describe("run-time failures end with status 1 and one Error", () => {
     ["create", ...to("a"), "-t", "tar-tarfs", temporary.join("layer.tar")],
     ["optimize", "-B", "x"],
     ["chunkdict", "generate", "x"],
-    ["export", "--block"],
     ["compact", "-B", "x"],
     ["convert", "--source", "a", "--target", "b", "--oci-ref"],
   ])("what is not done is refused with what to do instead: %j", async (...argv) => {

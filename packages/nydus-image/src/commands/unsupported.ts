@@ -3,7 +3,6 @@ import type { Command } from "commander";
 import { unsupported } from "../errors.ts";
 
 const verbs = {
-  export: "mount the image with `nydusd fuse`, or keep the OCI image for block devices",
   compact: "convert the image again with `nydus-image convert`; equal chunks of a layer are stored once",
   optimize: "convert with `nydus-image convert --prefetch-patterns`, which orders what is needed first",
   chunkdict: "convert without a chunk dictionary",
