@@ -13,6 +13,8 @@ const names = [
   "small-v6-chunk4k",
   "tiny-v6-batch-zstd",
   "layers-v6-merge3",
+  "small-v5-zstd-blake3",
+  "layers-v5-merge3",
   "many-v6-23blobs",
   "xattrs-v6",
 ];

@@ -1,6 +1,5 @@
-import type { BlobRecord, Digester } from "@nydus-ts/rafs-format";
+import type { BlobRecord, ChunkRecord, Digester } from "@nydus-ts/rafs-format";
 import type { BlobBackend, ReadPriority } from "./backend.ts";
-import type { ChunkInfo } from "./chunk-info.ts";
 import type { FetchScheduler } from "./scheduler.ts";
 
 export interface BlobCacheOptions {
@@ -18,8 +17,11 @@ export interface BlobCacheOptions {
   readonly amplifyBytesMax?: number;
   /** The blob that holds the chunk info of a SEPARATE blob (`metaBlobId`); default: as the record says. */
   readonly metaBlobId?: string | undefined;
-  /** Where chunks lie, for blobs without blob meta (v5, external). Blobs with blob meta must not give it. */
-  readonly chunkInfo?: ChunkInfo | undefined;
+  /**
+   * What the bootstrap records of this blob's chunks, for blobs without blob meta (v5, external); others ignore it. More can be added
+   * later, see `addChunkRecords`.
+   */
+  readonly chunkRecords?: Iterable<ChunkRecord> | undefined;
   /** Called after each request to the back end, also a failed one. Must not throw. */
   readonly onFetch?: ((event: FetchEvent) => void) | undefined;
   /** One line for the log: the disk did not keep what was written. Must not throw. */

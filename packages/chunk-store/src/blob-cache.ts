@@ -1,6 +1,13 @@
 import { closeSync } from "node:fs";
 import { join } from "node:path";
-import { type BlobRecord, cacheFileNames, hasBlobMeta, hasFeature, metaBlobId as recordedMetaBlobId } from "@nydus-ts/rafs-format";
+import {
+  type BlobRecord,
+  type ChunkRecord,
+  cacheFileNames,
+  hasBlobMeta,
+  hasFeature,
+  metaBlobId as recordedMetaBlobId,
+} from "@nydus-ts/rafs-format";
 import type { ReadPriority } from "./backend.ts";
 import type { BlobCacheOptions, BlobCacheStats, ChunkSegment, EnsureOptions, PrefetchOptions } from "./blob-cache-options.ts";
 import { fetchMeta, readCachedMeta } from "./blob-meta-source.ts";
@@ -14,6 +21,7 @@ import { readAt } from "./file-io.ts";
 import type { Flight } from "./flight.ts";
 import { ItemStore } from "./item-store.ts";
 import { amplifyBytesDefault, backgroundDeadlineMs, closeDeadlineMs, fetchesPerBlobMax, prefetchWindowChunks } from "./limits.ts";
+import { RecordedChunks } from "./recorded-chunks.ts";
 import { type FetchLane, type FetchRequest, type FetchScheduler, processScheduler } from "./scheduler.ts";
 import { SequenceDetector } from "./sequence.ts";
 import { StoredItems } from "./stored-items.ts";
@@ -72,6 +80,8 @@ export class BlobCache implements AsyncDisposable {
     prefetchBeginMs: 0,
     prefetchEndMs: 0,
   };
+  /** Chunk info of a blob without blob meta. */
+  readonly #recorded: RecordedChunks | undefined;
   #fetching: Fetching | undefined;
   #metaLoading: Promise<Fetching> | undefined;
   #closed: Promise<void> | undefined;
@@ -89,6 +99,7 @@ export class BlobCache implements AsyncDisposable {
     for (let at = 0; at < this.layout.length; at += 2) this.layout[at] = unknownOffset;
     this.#sync = file.map === undefined ? undefined : new SyncQueue(file.fd, file.map, (error, chunks) => this.#notDurable(error, chunks));
     this.#scheduler = options.scheduler ?? processScheduler;
+    if (!this.direct && !hasBlobMeta(blob)) this.#recorded = new RecordedChunks(blob);
     const names = cacheFileNames(blob.id);
     this.#paths = this.direct ? [file.path] : [file.path, join(directory, names.chunkMap), join(directory, names.meta)];
   }
@@ -97,7 +108,7 @@ export class BlobCache implements AsyncDisposable {
    * Opens or creates the cache files of a blob, in the original's layout. Never uses the network: blob meta comes from its cache file, or
    * is fetched by the first call that needs it.
    *
-   * @throws ChunkStoreError CHUNK_CACHE (folder or files can't be used)
+   * @throws ChunkStoreError CHUNK_CACHE (folder or files can't be used), CHUNK_META (`chunkRecords` contradict each other or the blob)
    * Source: spec/rafs.md 8
    */
   static async open(options: BlobCacheOptions): Promise<BlobCache> {
@@ -105,8 +116,10 @@ export class BlobCache implements AsyncDisposable {
     if (hasFeature(blob, "tarfs")) return new BlobCache(options, { ...(await openTar(directory, blob.id)), map: undefined });
     const cache = new BlobCache(options, await openDataFile(directory, blob));
     try {
-      const info = options.chunkInfo ?? (hasBlobMeta(blob) ? await readCachedMeta(directory, blob) : undefined);
-      if (info !== undefined) cache.#know(info);
+      if (hasBlobMeta(blob)) {
+        const info = await readCachedMeta(directory, blob);
+        if (info !== undefined) cache.#know(info);
+      } else cache.addChunkRecords(options.chunkRecords ?? []);
       return cache;
     } catch (error) {
       await cache[Symbol.asyncDispose]();
@@ -119,7 +132,19 @@ export class BlobCache implements AsyncDisposable {
     return this.#paths;
   }
 
-  /** Makes sure that it is known where chunks lie: `layout` is filled. @throws ChunkStoreError CHUNK_META, CHUNK_DEADLINE, CHUNK_UNSUPPORTED */
+  /**
+   * Takes over what another image records of a blob without blob meta; a blob with blob meta needs no records.
+   *
+   * @throws ChunkStoreError CHUNK_META when it contradicts what an image before recorded; then nothing of it is taken
+   */
+  addChunkRecords(records: Iterable<ChunkRecord>): void {
+    if (this.#recorded === undefined) return;
+    const added = this.#recorded.add(records);
+    if (this.#fetching === undefined) this.#know(this.#recorded);
+    else for (const chunk of added) this.#place(this.#recorded, chunk);
+  }
+
+  /** Makes sure that it is known where chunks lie: `layout` is filled. @throws ChunkStoreError CHUNK_META, CHUNK_DEADLINE */
   async loadMeta(options: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined }): Promise<void> {
     if (!this.direct) await this.#known({ deadlineAt: performance.now() + options.deadlineMs, signal: options.signal });
   }
@@ -167,7 +192,8 @@ export class BlobCache implements AsyncDisposable {
     counts.prefetchActive++;
     try {
       await this.loadMeta({ deadlineMs: backgroundDeadlineMs, signal: options.signal });
-      const list = chunks === "all" ? Array.from({ length: this.chunkCount }, (_, index) => index) : chunks;
+      const everything = Array.from({ length: chunks === "all" ? this.chunkCount : 0 }, (_, index) => index);
+      const list = chunks === "all" ? everything.filter((chunk) => this.#recorded?.has(chunk) ?? true) : chunks;
       for (let at = 0; at < list.length; at += prefetchWindowChunks) {
         options.signal?.throwIfAborted();
         const window = list.slice(at, at + prefetchWindowChunks).filter((chunk) => !this.#isReady(chunk));
@@ -249,6 +275,9 @@ export class BlobCache implements AsyncDisposable {
       if (Number.isInteger(chunk) && chunk >= 0 && chunk < this.chunkCount) continue;
       throw new ChunkStoreError("CHUNK_RANGE", `blob ${this.blob.id} has no chunk ${chunk}, only ${this.chunkCount}`);
     }
+    const unknown = this.#recorded === undefined ? undefined : chunks.find((chunk) => !this.#recorded?.has(chunk));
+    if (unknown !== undefined)
+      throw new ChunkStoreError("CHUNK_RANGE", `blob ${this.blob.id}: no image records where chunk ${unknown} lies`);
     const limits = { deadlineAt: performance.now() + options.deadlineMs, signal: options.signal };
     const fetching = await this.#known(limits);
     const kind: FetchClass = options.priority ?? "demand";
@@ -400,12 +429,6 @@ export class BlobCache implements AsyncDisposable {
 
   async #known(limits: WaitLimits): Promise<Fetching> {
     if (this.#fetching !== undefined) return this.#fetching;
-    if (!hasBlobMeta(this.blob)) {
-      throw new ChunkStoreError(
-        "CHUNK_UNSUPPORTED",
-        `blob ${this.blob.id} has no blob meta: its chunks must come from the bootstrap (chunkInfo)`,
-      );
-    }
     for (;;) {
       this.#metaLoading ??= this.#loadMeta(limits.deadlineAt - performance.now()).finally(() => {
         this.#metaLoading = undefined;
@@ -462,13 +485,18 @@ export class BlobCache implements AsyncDisposable {
       this.#closing.signal,
     );
     const fetching: Fetching = { info, items, queue, lane, store };
-    for (let chunk = 0; chunk < info.count; chunk++) {
-      this.layout[2 * chunk + 1] = info.uncompressedSize(chunk);
-      // Last, so that a thread that sees the offset sees the size.
-      Atomics.store(this.layout, 2 * chunk, Math.floor(info.uncompressedOffset(chunk) / 4096));
-    }
+    for (let chunk = 0; chunk < info.count; chunk++) this.#place(info, chunk);
     this.#scheduler.add(lane);
     this.#fetching = fetching;
     return fetching;
+  }
+
+  /** Tells threads where a chunk lies. */
+  #place(info: ChunkInfo, chunk: number): void {
+    const offset = info.uncompressedOffset(chunk);
+    if (offset < 0) return;
+    this.layout[2 * chunk + 1] = info.uncompressedSize(chunk);
+    // Last, so that a thread that sees the offset sees the size.
+    Atomics.store(this.layout, 2 * chunk, Math.floor(offset / 4096));
   }
 }

@@ -2,7 +2,7 @@ import type { BatchContext, ZranContext } from "@nydus-ts/rafs-format";
 
 /**
  * Where the chunks of one blob lie and how they are stored, by chunk index. `BlobMeta` of `@nydus-ts/rafs-format` is one.
- * Blobs without blob meta need one made by the caller.
+ * `RecordedChunks` is one for blobs without blob meta.
  */
 export interface ChunkInfo {
   readonly count: number;

@@ -72,6 +72,8 @@ export class ChunkReader {
     if (!(Number.isInteger(chunk) && chunk >= 0 && chunk < info.count))
       throw new ChunkStoreError("CHUNK_RANGE", `blob ${blob.id} has no chunk ${chunk}, only ${info.count}`);
     const item = this.#items.itemOf(chunk);
+    if (this.#items.storedOffset(item) < 0)
+      throw new ChunkStoreError("CHUNK_RANGE", `blob ${blob.id}: nothing says where chunk ${chunk} lies`);
     try {
       const from = this.#items.contextOf(item) < 0 ? 0 : info.offsetInContext(chunk);
       const decoded = this.#decoded.get(item) ?? (await this.#decode(item));

@@ -16,5 +16,5 @@ export { decryptXts } from "./codecs/xts.ts";
 export { decodeZran } from "./codecs/zran.ts";
 export { digestBytes } from "./digest.ts";
 export { ChunkStoreError, type ChunkStoreErrorCode } from "./errors.ts";
-export { recordedChunkInfo } from "./recorded-chunk-info.ts";
+export { recordedChunkInfo, withRecordedSizes } from "./recorded-chunks.ts";
 export { FetchScheduler } from "./scheduler.ts";

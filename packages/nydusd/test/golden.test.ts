@@ -27,15 +27,10 @@ const unreadable: Record<string, string> = {
 
 const golden = goldenDir();
 const readable = goldenCases().filter(
-  (entry) =>
-    entry.version === 6 &&
-    entry.hasListing &&
-    entry.omitted.length === 0 &&
-    unreadable[entry.name] === undefined &&
-    sourceOf(entry) !== undefined,
+  (entry) => entry.hasListing && entry.omitted.length === 0 && unreadable[entry.name] === undefined && sourceOf(entry) !== undefined,
 );
 
-describe.skipIf(golden === undefined)(`golden v6 images through one daemon${golden === undefined ? ` (${goldenAbsent})` : ""}`, () => {
+describe.skipIf(golden === undefined)(`golden images through one daemon${golden === undefined ? ` (${goldenAbsent})` : ""}`, () => {
   let workspace: Workspace;
   let nydusd: Nydusd;
 

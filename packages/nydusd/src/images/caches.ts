@@ -2,7 +2,7 @@ import { realpathSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { BlobCache } from "@nydus-ts/chunk-store";
-import type { BlobRecord } from "@nydus-ts/rafs-format";
+import type { BlobRecord, ChunkRecord } from "@nydus-ts/rafs-format";
 import type { ConfigV2 } from "../config/index.ts";
 import { describeError, NydusdError } from "../errors.ts";
 import type { Log } from "../log/log.ts";
@@ -18,6 +18,8 @@ export interface CacheUse {
   readonly metaBlobId: string;
   readonly backend: ImageBackend;
   readonly digestOf: (chunkIndex: number) => Uint8Array | undefined;
+  /** Of a blob without blob meta: what this image's bootstrap says of its chunks. */
+  readonly chunkRecords: readonly ChunkRecord[] | undefined;
 }
 
 /** A blob cache as one mount holds it. */
@@ -72,6 +74,7 @@ export class CachePool {
     const handle = new Handle(directory, use, shared, () => this.#drop(key, shared));
     try {
       handle.opened = await shared.opening;
+      if (use.chunkRecords !== undefined) handle.opened.addChunkRecords(use.chunkRecords);
       return handle;
     } catch (cause) {
       await handle.release();

@@ -7,8 +7,9 @@ import { probeDeadlineMs } from "../limits.ts";
 import type { Log } from "../log/log.ts";
 import { type BackendPool, type ImageBackend, readDeadlineMs } from "./backends.ts";
 import type { CacheHandle, CachePool } from "./caches.ts";
+import { type DescribedBlob, describeBlobs } from "./chunk-records.ts";
 import { prefetchImage } from "./prefetch.ts";
-import { type ImageSource, openImageSource } from "./source.ts";
+import { asImageFault, type ImageSource, openImageSource } from "./source.ts";
 
 export interface ImagePools {
   readonly backends: BackendPool;
@@ -71,10 +72,11 @@ export class Image {
     let backend: ImageBackend | undefined;
     try {
       backend = await pools.backends.acquire(config, mountpoint);
-      for (const [index, record] of source.bootstrap.blobs.entries()) {
+      for (const { blob: record, chunkRecords } of describeImage(source, request.source)) {
         const blob = { ...record, id: effectiveBlobId(record, source.name) };
-        const digestOf = source.bootstrap.chunkDigests(index);
-        blobs.push(await pools.caches.acquire({ config, blob, metaBlobId: metaBlobId(record, source.name), backend, digestOf }));
+        const digestOf = source.bootstrap.chunkDigests(record.index);
+        const use = { config, blob, metaBlobId: metaBlobId(record, source.name), backend, digestOf, chunkRecords };
+        blobs.push(await pools.caches.acquire(use));
       }
       return new Image({ mountpoint, mountedTime, request, config, source, blobs, backend, pools, log });
     } catch (error) {
@@ -175,6 +177,15 @@ export class Image {
     for (const blob of this.blobs) await blob.release();
     await this.#pools.backends.release(this.#backend);
     await this.source[Symbol.asyncDispose]();
+  }
+}
+
+/** @throws NydusdError MOUNT_IMAGE */
+function describeImage({ bootstrap }: ImageSource, path: string): DescribedBlob[] {
+  try {
+    return describeBlobs(bootstrap);
+  } catch (cause) {
+    throw asImageFault(cause, path);
   }
 }
 

@@ -40,12 +40,16 @@ export async function openImageSource(path: string): Promise<ImageSource> {
   } catch (cause) {
     map?.unmap();
     if (inner !== undefined) closeSync(inner);
-    if (cause instanceof RafsError)
-      throw new NydusdError("MOUNT_IMAGE", `${path}: not a usable image: ${cause.message} (${cause.code})`, { cause });
-    throw cause;
+    throw asImageFault(cause, path);
   } finally {
     closeSync(file);
   }
+}
+
+/** What a damaged bootstrap is to whoever mounts it; any other error as it is. */
+export function asImageFault(cause: unknown, path: string): unknown {
+  if (!(cause instanceof RafsError)) return cause;
+  return new NydusdError("MOUNT_IMAGE", `${path}: not a usable image: ${cause.message} (${cause.code})`, { cause });
 }
 
 /** The bootstrap inside a blob; undefined when the file is a bootstrap itself. */

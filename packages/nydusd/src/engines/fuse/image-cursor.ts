@@ -1,4 +1,4 @@
-import { RafsV6Cursor } from "@nydus-ts/rafs-format";
+import { type RafsV6Cursor, openCursor as openEitherCursor } from "@nydus-ts/rafs-format";
 
 /**
  * What serving needs of a bootstrap reader, whatever the version: fields set by `load`, `find`, `entry`, `chunk` and `nextXattr`, no
@@ -57,5 +57,5 @@ export interface OpenedCursor extends ImageCursor {
 
 /** Opens a bootstrap of any version this build serves. @throws RafsError */
 export function openCursor(bytes: Uint8Array): OpenedCursor {
-  return new RafsV6Cursor(bytes);
+  return openEitherCursor(bytes);
 }

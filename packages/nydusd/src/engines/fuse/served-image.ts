@@ -354,6 +354,7 @@ export function judgeChunk(blob: BlobView, chunk: number, start: number, needed:
   if (chunk >= blob.chunkCount) return "damaged";
   const place = blob.layout[2 * chunk] as number;
   if (place === layoutUnknown) return "absent";
-  if (place * layoutUnit !== start || needed > (blob.layout[2 * chunk + 1] as number)) return "damaged";
+  // The word is the block: v5 blobs are not aligned, and their places were compared with what is recorded when the image was mounted.
+  if (place !== Math.floor(start / layoutUnit) || needed > (blob.layout[2 * chunk + 1] as number)) return "damaged";
   return ((blob.ready[chunk >> 5] as number) & (1 << (chunk & 31))) !== 0 ? "ready" : "absent";
 }
