@@ -76,3 +76,55 @@ describe("an image that we converted, through containerd", () => {
     await expectNothingLeft(stack);
   });
 });
+
+describe("an image that refers to its source's layers (--oci-ref), through containerd", () => {
+  let stack: Stack;
+  let image: string;
+  const files = imageFiles();
+  const sha256 = (bytes: Uint8Array | undefined): string =>
+    createHash("sha256")
+      .update(bytes as Uint8Array)
+      .digest("hex");
+  const manifestOf = async (reference: string): Promise<{ layers: { digest: string; annotations?: Record<string, string> }[] }> => {
+    const [, host = "", repository = "", tag = ""] = /^([^/]+)\/(.+):([^:/]+)$/.exec(reference) ?? [];
+    const answer = await fetch(`http://${host}/v2/${repository}/manifests/${tag}`, {
+      headers: { accept: "application/vnd.oci.image.manifest.v1+json" },
+    });
+    return (await answer.json()) as Awaited<ReturnType<typeof manifestOf>>;
+  };
+  const fetched = () =>
+    stack.registry
+      .requests(/\/v2\/referring\/blobs\/sha256/)
+      .filter((request) => request.method === "GET")
+      .reduce((sum, request) => sum + request.bytes, 0);
+
+  beforeAll(async () => {
+    stack = await startStack();
+    const source = await pushApp(stack, "referring", files);
+    image = await convert(source, ["--oci-ref"]);
+    const original = (await manifestOf(source)).layers.map(({ digest }) => digest);
+    const referred = (await manifestOf(image)).layers.slice(0, -1);
+    expect(referred.map(({ annotations }) => annotations?.["containerd.io/snapshot/nydus-ref"])).toEqual(original);
+  });
+  afterAll(() => stack?.[Symbol.asyncDispose]());
+
+  test("runs in a pod, and a file costs little more than its own bytes of the layer", async () => {
+    const before = fetched();
+    const pod = await startPod(stack, image, { name: "referring" });
+    const atStart = fetched() - before;
+    expect(atStart).toBeLessThan(4_000_000); // the layer has 14 MB that do not compress
+    for (const name of ["data/small/0", "data/small/39", "data/big"]) {
+      const read = await stack.containerd.cri.execSync(pod.containerId, ["/bin/sha256sum", `/${name}`]);
+      expect(read.stdout.split(" ")[0], name).toBe(sha256(files[name]));
+    }
+    // data/big has 5 MB, and a chunk is inflated from the context before it: at most two chunks more at each end. data/bigger is not touched.
+    expect(fetched() - before - atStart).toBeLessThan(5_000_000 + 4 * 1_048_576);
+    await pod.remove();
+  });
+
+  test("leaves nothing behind when it is removed", async () => {
+    await stack.containerd.cri.removeImage(image);
+    await stack.containerd.cri.removeImage(`${stack.registry.host}/pause:1`);
+    await expectNothingLeft(stack);
+  });
+});

@@ -66,9 +66,9 @@ export async function pushApp(stack: Stack, repository: string, files: Readonly<
 }
 
 /** Converts an image of the registry with nydus-image; `TAG:oci` becomes `TAG:nydus`. */
-export async function convert(reference: string): Promise<string> {
+export async function convert(reference: string, options: readonly string[] = []): Promise<string> {
   const target = reference.replace(/:oci$/, ":nydus");
-  await run(join(ownBinaries, "nydus-image"), ["convert", "--source", reference, "--target", target]);
+  await run(join(ownBinaries, "nydus-image"), ["convert", "--source", reference, "--target", target, ...options]);
   return target;
 }
 

@@ -86,7 +86,7 @@ describe("run-time failures end with status 1 and one Error", () => {
     ["optimize", "-B", "x"],
     ["chunkdict", "generate", "x"],
     ["compact", "-B", "x"],
-    ["convert", "--source", "a", "--target", "b", "--oci-ref"],
+    ["convert", "--source", "a", "--target", "b", "--chunk-dict", "bootstrap:registry:c"],
   ])("what is not done is refused with what to do instead: %j", async (...argv) => {
     const { code, stderr } = await run(argv);
     expect([code, stderr]).toEqual([1, expect.stringMatching(/^Error: .* is not supported by this version: \w/m)]);

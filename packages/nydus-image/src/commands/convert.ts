@@ -1,10 +1,11 @@
 /** `nydus-image convert`: an OCI image in a registry or layout folder becomes a nydus image in a registry or layout folder. Flags as in nydusify: spec/nydusify.md, section 2.1 */
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import type { Compressor, Digester, PrefetchPolicy } from "@nydus-ts/builder";
 import { parsePrefetchPatterns } from "@nydus-ts/builder";
 import {
   currentPlatform,
   dockerConfigCredentials,
+  type ImageTarget,
   openImageSource,
   openImageTarget,
   type Platform,
@@ -13,30 +14,48 @@ import {
 } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
+import { type BlobStore, openBackend, targetStore } from "../convert/blob-store.ts";
 import { convertImage } from "../convert/convert.ts";
+import type { LayerFormat } from "../convert/layer.ts";
 import { createProgress } from "../convert/progress.ts";
+import { reverseImage } from "../convert/reverse.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
 import { readAllInput } from "../io.ts";
-import { parseChunkSize } from "../options.ts";
+import { parseChunkSize, parseSize } from "../options.ts";
+import { switchOption } from "../switch-option.ts";
 import { builderVersion } from "../version.ts";
 
-interface ConvertFlags {
+export interface ConvertFlags {
   source: string;
   target?: string;
   targetSuffix?: string;
-  sourceInsecure?: true;
-  targetInsecure?: true;
-  plainHttp?: true;
+  sourceInsecure?: boolean;
+  targetInsecure?: boolean;
+  plainHttp?: boolean;
   platform?: string;
-  allPlatforms?: true;
+  allPlatforms?: boolean;
+  mergePlatform?: boolean;
+  multiPlatform?: boolean;
+  ociRef?: boolean;
+  withReferrer?: boolean;
+  reverse?: boolean;
   fsVersion: "5" | "6";
+  fsAlignChunk?: boolean;
+  backendAlignedChunk?: boolean;
   compressor: Compressor;
   digester: Digester;
   chunkSize: string;
   prefetchDir?: string;
-  prefetchPatterns?: true;
+  prefetchPatterns?: boolean;
+  backendType?: string;
+  backendConfig?: string;
+  backendConfigFile?: string;
+  backendForcePush?: boolean;
+  batchSize: string;
   workDir?: string;
   outputJson?: string;
+  pushRetryCount: string;
+  pushRetryDelay: string;
   [option: string]: unknown;
 }
 
@@ -44,15 +63,23 @@ interface ConvertFlags {
 const refused = {
   sourceArchive: ["--source-archive", "unpack it and give the folder as --source oci:DIR"],
   targetArchive: ["--target-archive", "write a layout folder with --target oci:DIR"],
-  backendType: ["--backend-type", "blobs go to the target's registry or folder"],
+  sourceBackendType: ["--source-backend-type", "models can not be converted; images are read from registries and layout folders"],
   buildCache: ["--build-cache", "a second run writes no blob that is there already"],
+  buildCacheTag: ["--build-cache-tag", "a second run writes no blob that is there already"],
   chunkDict: ["--chunk-dict", "convert without it"],
-  mergePlatform: ["--merge-platform", "give the converted image a tag of its own"],
-  ociRef: ["--oci-ref", "convert with the data stored anew"],
-  withReferrer: ["--with-referrer", "give the converted image a tag of its own"],
-  reverse: ["--reverse", "keep the OCI image"],
-  batchSize: ["--batch-size", "leave it out"],
 } as const;
+
+/** Accepted for the sake of scripts: without effect here, or done always. */
+const ignored = [
+  "--oci",
+  "--docker-v2-format",
+  "--nydus-image",
+  "--build-cache-version",
+  "--build-cache-insecure",
+  "--build-cache-max-records",
+  "--chunk-dict-insecure",
+  "--source-backend-config",
+] as const;
 
 export function addConvert(program: Command, context: Context): void {
   const command = program
@@ -63,60 +90,84 @@ export function addConvert(program: Command, context: Context): void {
     .addOption(
       new Option("--target-suffix <text>", "the result is named as the source, with this text behind the tag").env("TARGET_SUFFIX"),
     )
-    .addOption(new Option("--source-insecure", "accept any certificate of the source's registry").env("SOURCE_INSECURE"))
-    .addOption(new Option("--target-insecure", "accept any certificate of the target's registry").env("TARGET_INSECURE"))
-    .option("--plain-http", "talk HTTP to the registries of this run (loopback addresses: always)")
+    .addOption(switchOption("--source-insecure", "accept any certificate of the source's registry", "SOURCE_INSECURE"))
+    .addOption(switchOption("--target-insecure", "accept any certificate of the target's registry", "TARGET_INSECURE"))
+    .addOption(switchOption("--plain-http", "talk HTTP to the registries of this run (loopback addresses: always)", "PLAIN_HTTP"))
     .option("--platform <list>", "platforms to convert, such as linux/amd64,linux/arm64; default: this machine's")
-    .option("--all-platforms", "convert every platform of the image")
+    .addOption(switchOption("--all-platforms", "convert every platform of the image"))
+    .addOption(switchOption("--merge-platform", "the result is an index with the OCI images and the nydus images", "MERGE_PLATFORM"))
+    .addOption(switchOption("--multi-platform", "the same").hideHelp())
+    .addOption(switchOption("--oci-ref", "leave the layers as they are: the result is an index into them", "OCI_REF"))
+    .addOption(switchOption("--with-referrer", "make the result a referrer of the source's manifest", "WITH_REFERRER"))
+    .addOption(switchOption("--reverse", "convert a nydus image to an OCI image", "REVERSE"))
     .addOption(new Option("-v, --fs-version <version>", "RAFS version").choices(["5", "6"]).default("6").env("FS_VERSION"))
+    .addOption(switchOption("--fs-align-chunk", "version 5: chunks start at multiples of 4 KiB", "FS_ALIGN_CHUNK"))
+    .addOption(switchOption("--backend-aligned-chunk", "the same", "BACKEND_ALIGNED_CHUNK").hideHelp())
     .addOption(
       new Option("--compressor <name>", "compressor of chunks").choices(["none", "lz4_block", "zstd"]).default("zstd").env("COMPRESSOR"),
     )
     .addOption(new Option("--digester <name>", "digest of chunks").choices(["blake3", "sha256"]).default("blake3"))
     .addOption(new Option("--fs-chunk-size, --chunk-size <size>", "bytes of a chunk").default("0x100000").env("FS_CHUNK_SIZE"))
-    .addOption(new Option("--prefetch-dir <path>", "path that is fetched first, when an image is mounted").conflicts("prefetchPatterns"))
-    .option("--prefetch-patterns", "read the paths that are fetched first from standard input, one a line")
-    .option("--oci", "write OCI media types (always so)")
+    .addOption(new Option("--batch-size <size>", "bytes of a batch of small chunks; 0 is off").default("0").env("BATCH_SIZE"))
+    .addOption(
+      new Option("--prefetch-dir <path>", "path that is fetched first, when an image is mounted")
+        .env("PREFETCH_DIR")
+        .conflicts("prefetchPatterns"),
+    )
+    .addOption(
+      switchOption("--prefetch-patterns", "read the paths that are fetched first from standard input, one a line", "PREFETCH_PATTERNS"),
+    )
+    .addOption(new Option("--backend-type <type>", "store the data blobs beside the registry: localfs").env("BACKEND_TYPE"))
+    .addOption(new Option("--backend-config <json>", 'where: {"dir": "DIRECTORY"}').env("BACKEND_CONFIG").conflicts("backendConfigFile"))
+    .addOption(new Option("--backend-config-file <path>", "the same in a file").env("BACKEND_CONFIG_FILE"))
+    .addOption(switchOption("--backend-force-push", "store a blob also where it is there", "BACKEND_FORCE_PUSH"))
     .addOption(
       new Option("--work-dir <dir>", "directory for blobs until they are written; default: the system's temporary directory").env(
         "WORK_DIR",
       ),
     )
-    .option("--output-json <path>", "file for sizes and times as JSON");
-  for (const [flag] of Object.values(refused)) command.addOption(new Option(`${flag} [value]`).hideHelp());
+    .addOption(new Option("--output-json <path>", "file for sizes and times as JSON").env("OUTPUT_JSON"))
+    .addOption(new Option("--push-retry-count <count>", "further attempts of a push that fails").default("3").env("PUSH_RETRY_COUNT"))
+    .addOption(new Option("--push-retry-delay <duration>", "pause between them, such as 5s").default("5s").env("PUSH_RETRY_DELAY"));
+  for (const [flag] of Object.values(refused)) command.addOption(new Option(`${flag} <value>`).hideHelp());
+  for (const flag of ignored) command.addOption(new Option(`${flag} [value]`).hideHelp());
   command.action(async (flags: ConvertFlags) => {
     await convert(context, flags);
   });
 }
 
 async function convert(context: Context, flags: ConvertFlags): Promise<void> {
-  for (const [name, [flag, instead]] of Object.entries(refused)) {
-    if (flags[name] !== undefined) throw unsupported(flag, instead);
-  }
-  if (flags.fsVersion === "5") throw unsupported("--fs-version 5", "convert to version 6");
+  checkFlags(flags);
   const log = context.log();
   const targetName = nameTarget(flags);
+  const format = layerFormat(flags);
   const patterns = await prefetchPatterns(context, flags);
   const signal = context.io.signal;
   const registry = { credentials: dockerConfigCredentials({}), signal, ...(flags.plainHttp ? { scheme: "http" as const } : {}) };
   await using source = await openImageSource(flags.source, { ...registry, skipVerify: flags.sourceInsecure ?? false });
   await using target = await openImageTarget(targetName, { ...registry, skipVerify: flags.targetInsecure ?? false });
+  const blobs = await blobStore(flags, target);
   const started = performance.now();
-  const chunkSize = parseChunkSize(flags.chunkSize);
   log.info(`converting ${source.name} to ${target.name}`);
-  const result = await convertImage({
+  const shared = {
     source,
     target,
     platforms: platformsOf(flags),
-    compressor: flags.compressor,
-    digester: flags.digester,
-    chunkSize,
-    prefetch: { policy: (patterns.length > 0 ? "fs" : "none") satisfies PrefetchPolicy, patterns },
     workDirectory: flags.workDir,
-    builderVersion,
     progress: createProgress(context.io.stderr),
     signal,
-  });
+  };
+  const result = flags.reverse
+    ? await reverseImage(shared)
+    : await convertImage({
+        ...shared,
+        blobs,
+        format,
+        prefetch: { policy: (patterns.length > 0 ? "fs" : "none") satisfies PrefetchPolicy, patterns },
+        mergePlatform: flags.mergePlatform ?? flags.multiPlatform ?? false,
+        withReferrer: flags.withReferrer ?? false,
+        builderVersion,
+      });
   const seconds = (performance.now() - started) / 1000;
   const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
   log.info(
@@ -137,6 +188,46 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
   }
 }
 
+/** What can be said before anything is read. Source: spec/nydusify.md, section 2.2 */
+function checkFlags(flags: ConvertFlags): void {
+  for (const [name, [flag, instead]] of Object.entries(refused)) {
+    if (flags[name] !== undefined) throw unsupported(flag, instead);
+  }
+  if (parseSize(flags.batchSize, "batch size") > 0) throw unsupported("--batch-size", "leave it out; chunks are then stored one by one");
+  if (!/^[0-9]+$/.test(flags.pushRetryCount))
+    throw new NydusImageError("IMAGE_ARGUMENT", `invalid --push-retry-count ${flags.pushRetryCount}`);
+  if (!/^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$/.test(flags.pushRetryDelay))
+    throw new NydusImageError("IMAGE_ARGUMENT", `invalid --push-retry-delay ${flags.pushRetryDelay}: expected a duration such as 5s`);
+  if (flags.ociRef && flags.fsVersion === "5") throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref needs --fs-version 6");
+  if (flags.ociRef && flags.backendType !== undefined)
+    throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref leaves the data in the registry: it can not be combined with --backend-type");
+  if (flags.reverse && (flags.ociRef || flags.mergePlatform || flags.withReferrer || flags.backendType !== undefined))
+    throw new NydusImageError(
+      "IMAGE_ARGUMENT",
+      "--reverse makes a plain OCI image: it goes without --oci-ref, --merge-platform, --with-referrer and --backend-type",
+    );
+}
+
+function layerFormat(flags: ConvertFlags): LayerFormat {
+  return {
+    fsVersion: flags.fsVersion === "5" ? 5 : 6,
+    compressor: flags.compressor,
+    digester: flags.digester,
+    chunkSize: parseChunkSize(flags.chunkSize),
+    alignedChunks: flags.fsAlignChunk ?? flags.backendAlignedChunk ?? false,
+    ociRef: flags.ociRef ?? false,
+  };
+}
+
+async function blobStore(flags: ConvertFlags, target: ImageTarget): Promise<BlobStore> {
+  if (flags.backendType === undefined || flags.backendType === "") return targetStore(target);
+  return openBackend({
+    type: flags.backendType,
+    config: flags.backendConfigFile === undefined ? flags.backendConfig : await readFile(flags.backendConfigFile, "utf8"),
+    forcePush: flags.backendForcePush ?? false,
+  });
+}
+
 function nameTarget(flags: ConvertFlags): string {
   if ((flags.target === undefined) === (flags.targetSuffix === undefined)) {
     throw new NydusImageError("IMAGE_ARGUMENT", "name the result with either --target or --target-suffix");
@@ -148,7 +239,7 @@ function nameTarget(flags: ConvertFlags): string {
   return `${source.normalized}${flags.targetSuffix}`;
 }
 
-function platformsOf(flags: ConvertFlags): Platform[] | undefined {
+export function platformsOf(flags: { platform?: string; allPlatforms?: boolean }): Platform[] | undefined {
   if (flags.allPlatforms) return undefined;
   const words =
     flags.platform

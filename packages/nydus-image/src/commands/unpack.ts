@@ -1,6 +1,4 @@
 /** `nydus-image unpack`: an image becomes one tar. Source: spec/nydus-image.md, section 14 */
-
-import type { FileHandle } from "node:fs/promises";
 import type { Bootstrap, FileType, Inode } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
 import { type BootstrapFile, readBootstrapFile } from "../bootstrap-file.ts";
@@ -14,6 +12,11 @@ import { chooseBootstrap } from "./check.ts";
 interface UnpackFlags extends BackendFlags {
   bootstrap?: string;
   output: string;
+}
+
+/** What takes the bytes of a tar, in order. */
+export interface TarSink {
+  writeFile(bytes: Uint8Array): Promise<void>;
 }
 
 const typeOf: Readonly<Record<Exclude<FileType, "socket">, TarEntry["type"]>> = {
@@ -54,7 +57,13 @@ async function unpack(context: Context, file: BootstrapFile, flags: UnpackFlags)
   }
 }
 
-async function writeMembers(output: FileHandle, bootstrap: Bootstrap, chunks: ImageChunks | undefined, signal: AbortSignal): Promise<void> {
+/** Writes the whole tar. */
+export async function writeMembers(
+  output: TarSink,
+  bootstrap: Bootstrap,
+  chunks: ImageChunks | undefined,
+  signal: AbortSignal,
+): Promise<void> {
   const firstNames = new Map<number, string>();
   for (const { path, nid, inode } of bootstrap.walk()) {
     signal.throwIfAborted();
@@ -84,7 +93,7 @@ function describe(bootstrap: Bootstrap, nid: number, inode: Inode, name: string,
 }
 
 async function writeContent(
-  output: FileHandle,
+  output: TarSink,
   bootstrap: Bootstrap,
   chunks: ImageChunks | undefined,
   nid: number,

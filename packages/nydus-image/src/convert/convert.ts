@@ -3,52 +3,32 @@ import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import {
-  type Compressor,
-  CompressPool,
-  cloneTree,
-  compressorNumbers,
-  type Digester,
-  digesterNumbers,
-  mergeLayers,
-  type PrefetchPolicy,
-} from "@nydus-ts/builder";
-import {
-  type Descriptor,
-  formatPlatform,
-  type ImageManifest,
-  type ImageSource,
-  type ImageTarget,
-  isIndexType,
-  MEDIA_TYPES,
-  type Platform,
-  parseManifest,
-  platformMatches,
-  RegistryImage,
-} from "@nydus-ts/registry-client";
+import { CompressPool, cloneTree, compressorNumbers, digesterNumbers, mergeLayers } from "@nydus-ts/builder";
+import { type Descriptor, type ImageManifest, MEDIA_TYPES, RegistryImage } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
-import { configBytesMax, layersInFlightMax, layersMax, manifestsMax } from "../limits.ts";
+import { configBytesMax, layersInFlightMax, layersMax } from "../limits.ts";
 import { packBootstrapLayer } from "./bootstrap-layer.ts";
+import { copyBlob, readBlob } from "./copy-blob.ts";
+import { EarlierResult } from "./earlier-result.ts";
 import { type ConvertedLayer, convertLayer } from "./layer.ts";
 import { createLimiter } from "./limiter.ts";
-import { blobLayer, bootstrapLayer, isNydusManifest, nydusMediaTypes, rewriteConfig, writeIndex, writeManifest } from "./manifest.ts";
-import type { Progress } from "./progress.ts";
-
-export interface ConvertOptions {
-  source: ImageSource;
-  target: ImageTarget;
-  /** undefined: all of them */
-  platforms: readonly Platform[] | undefined;
-  compressor: Compressor;
-  digester: Digester;
-  chunkSize: number;
-  prefetch: { policy: PrefetchPolicy; patterns: readonly string[] };
-  /** where blobs lie until they are written; default: a new directory in the system's temporary directory */
-  workDirectory: string | undefined;
-  builderVersion: string;
-  progress: Progress;
-  signal: AbortSignal;
-}
+import {
+  annotations,
+  blobLayer,
+  bootstrapLayer,
+  isNydusManifest,
+  nydusHistory,
+  nydusMediaTypes,
+  platformOf,
+  rewriteConfig,
+  writeIndex,
+  writeManifest,
+} from "./manifest.ts";
+import { makeOciHalf } from "./merged-index.ts";
+import type { ConvertOptions } from "./options.ts";
+import { listReferrer } from "./referrers.ts";
+import { type SelectedImage, selectImages } from "./select.ts";
+import { Together } from "./together.ts";
 
 export interface ConvertResult {
   /** what the target's name stands for now */
@@ -60,7 +40,8 @@ export interface ConvertResult {
 }
 
 /**
- * Converts the platforms asked for and tags the result. Running it again writes no blob: equal layers and options give equal blobs.
+ * Converts the platforms asked for and tags the result. Running it again writes no blob: equal layers and options give equal blobs, and a
+ * result that is there whole is not made again.
  * @throws NydusImageError IMAGE_SOURCE, IMAGE_UNSUPPORTED; RegistryError; BuilderError
  */
 export async function convertImage(options: ConvertOptions): Promise<ConvertResult> {
@@ -76,6 +57,13 @@ export async function convertImage(options: ConvertOptions): Promise<ConvertResu
   }
 }
 
+/** An image of the source with what it became. */
+interface Converted {
+  image: SelectedImage;
+  nydus: Descriptor;
+  oci: Descriptor | undefined;
+}
+
 class Conversion {
   readonly #options: ConvertOptions;
   readonly #workDirectory: string;
@@ -83,30 +71,26 @@ class Conversion {
   readonly #limit = createLimiter(layersInFlightMax);
   /** by digest of the source layer: a layer that several images share is converted once */
   readonly #layers = new Map<string, Promise<ConvertedLayer>>();
-  /** stops the other layers when one has failed */
-  readonly #abort = new AbortController();
+  readonly #together: Together;
+  readonly #earlier: EarlierResult;
   #sourceBytes = 0;
   #targetBytes = 0;
+  #blobsThere = 0;
 
   constructor(options: ConvertOptions, workDirectory: string, pool: CompressPool) {
     this.#pool = pool;
     this.#options = options;
     this.#workDirectory = workDirectory;
+    this.#together = new Together(options.signal);
+    this.#earlier = new EarlierResult(options);
   }
 
   async run(): Promise<ConvertResult> {
-    const { source } = this.#options;
-    const top = await source.resolve();
-    const bytes = await source.readManifest(top);
-    const parsed = parseManifest(bytes);
-    let descriptor: Descriptor;
-    if (parsed.kind === "manifest") {
-      descriptor = await this.#manifest(top, parsed.value, true);
-    } else {
-      const entries = this.#select(parsed.value.manifests);
-      if (entries.length === 1) descriptor = await this.#entry(entries[0], true);
-      else descriptor = await this.#index(entries, (parsed.value as { annotations?: Record<string, string> }).annotations);
-    }
+    const { source, platforms, mergePlatform } = this.#options;
+    const { images, index } = await selectImages(source, { platforms, kind: "oci" });
+    const alone = images.length === 1 && !mergePlatform;
+    const converted = await this.#together.all(images.map((image) => () => this.#image(image, alone)));
+    const descriptor = alone ? converted[0].nydus : await this.#writeIndex(converted, index?.annotations);
     const layers = await Promise.all(this.#layers.values());
     const blobsWritten = layers.filter(({ uploaded }) => uploaded).length;
     return {
@@ -114,133 +98,131 @@ class Conversion {
       sourceBytes: this.#sourceBytes,
       targetBytes: this.#targetBytes,
       blobsWritten,
-      blobsThere: layers.length - blobsWritten,
+      blobsThere: layers.length - blobsWritten + this.#blobsThere,
     };
   }
 
-  /** Entries for the platforms asked for. Attestations describe images that are not there any more after a conversion: they are dropped. */
-  #select(entries: readonly Descriptor[]): Descriptor[] {
-    const { platforms, source } = this.#options;
-    const images = entries.filter((entry) => entry.annotations?.["vnd.docker.reference.type"] === undefined);
-    const selected = platforms
-      ? images.filter((entry) => entry.platform === undefined || platforms.some((wanted) => platformMatches(entry.platform, wanted)))
-      : images;
-    if (selected.length === 0) {
-      const there = images.map((entry) => (entry.platform ? formatPlatform(entry.platform) : "?")).join(", ");
-      const wanted = platforms?.map(formatPlatform).join(", ") ?? "any platform";
-      throw new NydusImageError(
-        "IMAGE_SOURCE",
-        `${source.name} has no image for ${wanted}: it has ${there || "none"}; choose with --platform`,
-      );
-    }
-    if (selected.length > manifestsMax)
-      throw new NydusImageError("IMAGE_SOURCE", `${source.name} has ${selected.length} images; at most ${manifestsMax} are converted`);
-    return selected;
+  /** All OCI images, then all nydus images: clients that do not know nydus take the first that fits. */
+  async #writeIndex(converted: readonly Converted[], source: Readonly<Record<string, string>> | undefined): Promise<Descriptor> {
+    const { mergePlatform, target } = this.#options;
+    const withPlatform = (descriptor: Descriptor, { platform }: SelectedImage): Descriptor =>
+      platform ? { ...descriptor, platform } : descriptor;
+    const oci = converted.flatMap(({ image, oci }) => (oci ? [withPlatform(oci, image)] : []));
+    const nydus = converted.map(({ image, nydus }) => ({
+      ...withPlatform(nydus, image),
+      ...(mergePlatform ? { artifactType: nydusMediaTypes.manifest } : {}),
+    }));
+    return await target.writeManifest(writeIndex([...oci, ...nydus], source), MEDIA_TYPES.ociIndex, true);
   }
 
-  async #index(entries: readonly Descriptor[], annotations: Readonly<Record<string, string>> | undefined): Promise<Descriptor> {
-    const converted = await this.#together(entries.map((entry) => () => this.#entry(entry, false)));
-    const manifests = converted.map((descriptor, i) =>
-      entries[i].platform ? { ...descriptor, platform: entries[i].platform } : descriptor,
-    );
-    return await this.#options.target.writeManifest(writeIndex(manifests, annotations), MEDIA_TYPES.ociIndex, true);
-  }
-
-  async #entry(entry: Descriptor, tagged: boolean): Promise<Descriptor> {
-    if (isIndexType(entry.mediaType))
-      throw new NydusImageError("IMAGE_UNSUPPORTED", `${entry.digest} is an index inside an index; convert its images one by one`);
-    const parsed = parseManifest(await this.#options.source.readManifest(entry));
-    if (parsed.kind !== "manifest") throw new NydusImageError("IMAGE_SOURCE", `${entry.digest} is not an image manifest`);
-    return await this.#manifest(entry, parsed.value, tagged);
-  }
-
-  async #manifest(descriptor: Descriptor, manifest: ImageManifest, tagged: boolean): Promise<Descriptor> {
-    const { source, target, builderVersion } = this.#options;
-    if (isNydusManifest(manifest))
-      throw new NydusImageError("IMAGE_SOURCE", `${source.name} (${descriptor.digest}) is a nydus image already`);
-    if (manifest.layers.length === 0) throw new NydusImageError("IMAGE_SOURCE", `${source.name} (${descriptor.digest}) has no layers`);
+  async #image(image: SelectedImage, tagged: boolean): Promise<Converted> {
+    const { source, target, mergePlatform } = this.#options;
+    const { descriptor, manifest } = image;
+    const what = `${source.name} (${descriptor.digest})`;
+    if (isNydusManifest(manifest)) throw new NydusImageError("IMAGE_SOURCE", `${what} is a nydus image already`);
+    if (manifest.layers.length === 0) throw new NydusImageError("IMAGE_SOURCE", `${what} has no layers`);
     if (manifest.layers.length > layersMax)
       throw new NydusImageError("IMAGE_SOURCE", `${source.name} has ${manifest.layers.length} layers; at most ${layersMax} are converted`);
+    this.#sourceBytes += sizeOf(manifest);
+    const earlier = await this.#earlier.find(descriptor.digest);
+    if (earlier) {
+      this.#targetBytes += sizeOf(earlier.manifest);
+      this.#blobsThere += earlier.manifest.layers.length - 1;
+    }
     const config = await this.#readConfig(manifest.config);
-    const layers = await this.#together(manifest.layers.map((layer) => () => this.#layer(layer)));
-    const { compressor, digester, prefetch } = this.#options;
+    const nydus = earlier
+      ? await target.writeManifest(earlier.bytes, MEDIA_TYPES.ociManifest, tagged)
+      : await this.#nydus(image, config, tagged);
+    if (!mergePlatform) return { image, nydus, oci: undefined };
+    return { image: { ...image, platform: image.platform ?? platformOf(config) }, nydus, oci: await this.#oci(image, config) };
+  }
+
+  async #nydus({ descriptor, manifest }: SelectedImage, config: Buffer, tagged: boolean): Promise<Descriptor> {
+    const { source, target, blobs, builderVersion, format, mergePlatform, prefetch, withReferrer } = this.#options;
+    const layers = await this.#together.all(manifest.layers.map((layer) => () => this.#layer(layer)));
     const merged = mergeLayers({
+      fsVersion: format.fsVersion,
       layers: layers.map(({ root }) => cloneTree(root)),
-      compressor: compressorNumbers[compressor],
-      digester: digesterNumbers[digester],
+      compressor: compressorNumbers[format.ociRef ? "gzip" : format.compressor],
+      digester: digesterNumbers[format.ociRef ? "sha256" : format.digester],
       cipher: 0,
       explicitUidGid: true,
       prefetch,
     });
-    const metaFiles = new Map(layers.flatMap(({ id, metaFile }) => (metaFile ? [[id, metaFile] as const] : [])));
+    // Named as the cache files of the run time: by the blob that holds the data.
+    const metaFiles = new Map(
+      layers.flatMap(({ id, metaFile, reference }) => (metaFile ? [[reference?.slice("sha256:".length) ?? id, metaFile] as const] : [])),
+    );
     const packed = await packBootstrapLayer(merged.bootstrap, metaFiles);
     const bootstrap = await this.#writeSmall(nydusMediaTypes.bootstrap, packed.gzip);
-    const newConfig = rewriteConfig(config, [...layers.map(({ id }) => `sha256:${id}`), packed.diffId]);
-    const configDescriptor = await this.#writeSmall(MEDIA_TYPES.ociConfig, newConfig);
-    this.#sourceBytes += [manifest.config, ...manifest.layers].reduce((total, { size }) => total + size, 0);
-    this.#targetBytes += [configDescriptor, bootstrap, ...layers].reduce((total, { size }) => total + size, 0);
+    const listed = blobs.inTarget ? layers.map(blobLayer) : [];
+    const diffIds = [...listed.map(({ digest }) => digest), packed.diffId];
+    const newConfig = await this.#writeSmall(
+      mergePlatform ? nydusMediaTypes.config : MEDIA_TYPES.ociConfig,
+      rewriteConfig(config, diffIds, nydusHistory(!blobs.inTarget)),
+    );
+    this.#targetBytes += [newConfig, bootstrap, ...layers].reduce((total, { size }) => total + size, 0);
     const bytes = writeManifest({
-      config: configDescriptor,
-      layers: [...layers.map(blobLayer), bootstrapLayer(bootstrap.digest, bootstrap.size)],
+      config: newConfig,
+      layers: [...listed, bootstrapLayer(bootstrap.digest, bootstrap.size, format.fsVersion)],
       source: { manifest, digest: descriptor.digest, reference: source instanceof RegistryImage ? source.name : undefined },
+      subject: withReferrer ? descriptor : undefined,
+      fsVersion: format.fsVersion,
       builderVersion,
+      options: this.#earlier.fingerprint,
     });
-    return await target.writeManifest(bytes, MEDIA_TYPES.ociManifest, tagged);
+    const written = await target.writeManifest(bytes, MEDIA_TYPES.ociManifest, tagged);
+    if (withReferrer && target instanceof RegistryImage)
+      await listReferrer(target, descriptor.digest, { ...written, artifactType: nydusMediaTypes.manifest }, this.#together.signal);
+    return written;
+  }
+
+  /** The OCI half of a merged index. */
+  async #oci({ descriptor, bytes, manifest }: SelectedImage, config: Buffer): Promise<Descriptor> {
+    const { source, target } = this.#options;
+    const half = makeOciHalf(descriptor, bytes, config);
+    const { signal } = this.#together;
+    await this.#together.all([
+      ...manifest.layers.map((layer) => () => this.#limit(() => copyBlob(layer, source, target, { signal }))),
+      ...[half.config, half.emptyLayer].map((part) => () => target.writeBlob(part.descriptor, () => once(part.bytes), { signal })),
+    ]);
+    const written = await target.writeManifest(half.manifest.bytes, half.manifest.mediaType, false);
+    return { ...written, annotations: { ...descriptor.annotations, [annotations.sourceDigest]: descriptor.digest } };
   }
 
   async #readConfig(descriptor: Descriptor): Promise<Buffer> {
     if (descriptor.size > configBytesMax)
       throw new NydusImageError("IMAGE_SOURCE", `the image's config has ${descriptor.size} bytes; at most ${configBytesMax} are read`);
-    const parts: Uint8Array[] = [];
-    for await (const part of this.#options.source.openBlob(descriptor, { signal: this.#signal() })) parts.push(part);
-    return Buffer.concat(parts);
+    return await readBlob(descriptor, this.#options.source, { bytesMax: configBytesMax, signal: this.#together.signal });
   }
 
   #layer(layer: Descriptor): Promise<ConvertedLayer> {
     let converted = this.#layers.get(layer.digest);
     if (!converted) {
       const progress = this.#options.progress.layer(layer.digest.slice(0, 19), layer.size);
-      const { source, target, compressor, digester, chunkSize } = this.#options;
+      const { source, target, blobs, format } = this.#options;
       converted = this.#limit(async () => {
-        const signal = this.#signal();
+        const { signal } = this.#together;
         signal.throwIfAborted();
-        return await convertLayer(
-          layer,
-          { source, target, compressor, digester, chunkSize, workDirectory: this.#workDirectory, pool: this.#pool, signal },
-          progress,
-        );
+        const options = { source, blobs, format, workDirectory: this.#workDirectory, pool: this.#pool, signal };
+        const result = await convertLayer(layer, options, progress);
+        // The run time reads the data of such an image from the layer, in the repository of the image.
+        if (format.ociRef) await copyBlob(layer, source, target, { signal });
+        return result;
       });
       this.#layers.set(layer.digest, converted);
     }
     return converted;
   }
 
-  /** All results in order, or the first failure, once everything has stopped: nothing may go on in a work directory that is removed. */
-  async #together<T>(tasks: ReadonlyArray<() => Promise<T>>): Promise<T[]> {
-    const results = await Promise.allSettled(
-      tasks.map(async (task) => {
-        try {
-          return await task();
-        } catch (failure) {
-          if (!this.#abort.signal.aborted) this.#abort.abort(failure);
-          throw failure;
-        }
-      }),
-    );
-    if (this.#abort.signal.aborted) throw this.#abort.signal.reason;
-    return results.map((result) => (result as PromiseFulfilledResult<T>).value);
-  }
-
-  #signal(): AbortSignal {
-    return AbortSignal.any([this.#abort.signal, this.#options.signal]);
-  }
-
   async #writeSmall(mediaType: string, bytes: Buffer): Promise<Descriptor> {
     const descriptor = { mediaType, digest: `sha256:${createHash("sha256").update(bytes).digest("hex")}`, size: bytes.length };
-    await this.#options.target.writeBlob(descriptor, () => once(bytes), { signal: this.#signal() });
+    await this.#options.target.writeBlob(descriptor, () => once(bytes), { signal: this.#together.signal });
     return descriptor;
   }
 }
+
+const sizeOf = ({ config, layers }: ImageManifest): number => [config, ...layers].reduce((total, { size }) => total + size, 0);
 
 async function* once(bytes: Buffer): AsyncGenerator<Uint8Array> {
   yield bytes;

@@ -1,0 +1,82 @@
+/** Where the data blobs of converted images go: the target itself, or storage beside it (`--backend-type`). Source: spec/nydusify.md, sections 1.3 and 2.5 */
+import { randomBytes } from "node:crypto";
+import { constants, createReadStream } from "node:fs";
+import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { Descriptor, ImageTarget, WriteOptions } from "@nydus-ts/registry-client";
+import { NydusImageError, unsupported } from "../errors.ts";
+
+export interface BlobStore {
+  /** Stores a blob from a file. False: it was there. */
+  write(descriptor: Descriptor, path: string, options: WriteOptions): Promise<boolean>;
+  /** the manifest lists the blobs as layers */
+  readonly inTarget: boolean;
+}
+
+export function targetStore(target: ImageTarget): BlobStore {
+  return {
+    inTarget: true,
+    write: (descriptor, path, options) =>
+      target.writeBlob(descriptor, () => createReadStream(path, { highWaterMark: 1024 * 1024 }), options),
+  };
+}
+
+/** A folder with one file a blob, named by its digest. A name stands for a whole file. */
+function localStore(directory: string, forcePush: boolean): BlobStore {
+  return {
+    inTarget: false,
+    async write(descriptor, path, { signal }) {
+      const final = join(directory, descriptor.digest.slice("sha256:".length));
+      const there = await stat(final).catch(() => undefined);
+      if (!forcePush && there?.isFile() && there.size === descriptor.size) return false;
+      await mkdir(directory, { recursive: true });
+      const temporary = `${final}.${randomBytes(6).toString("hex")}.tmp`;
+      try {
+        signal?.throwIfAborted();
+        await copyFile(path, temporary, constants.COPYFILE_EXCL);
+        {
+          await using file = await open(temporary, "r+");
+          await file.sync();
+        }
+        await rename(temporary, final);
+      } catch (cause) {
+        await rm(temporary, { force: true });
+        throw new NydusImageError("IMAGE_FILE", `the blob can not be stored as ${final}`, { cause });
+      }
+      return true;
+    },
+  };
+}
+
+export interface BackendFlags {
+  type: string | undefined;
+  /** JSON */
+  config: string | undefined;
+  forcePush: boolean;
+}
+
+/** @throws NydusImageError IMAGE_ARGUMENT; IMAGE_UNSUPPORTED for object storage */
+export function openBackend(flags: BackendFlags, prefix = ""): BlobStore {
+  const option = (name: string) => `--${prefix}backend-${name}`;
+  if (flags.type === "oss" || flags.type === "s3")
+    throw unsupported(`${option("type")} ${flags.type}`, "let the blobs go to the target's registry, or use localfs");
+  if (flags.type !== "localfs") {
+    const found = JSON.stringify(flags.type ?? "");
+    throw new NydusImageError("IMAGE_ARGUMENT", `${option("type")} ${found} is not known: it is one of oss, s3, localfs`);
+  }
+  if ((flags.config ?? "").trim() === "") {
+    throw new NydusImageError(
+      "IMAGE_ARGUMENT",
+      `${option("type")} localfs needs a configuration: give ${option("config")} '{"dir": "DIRECTORY"}'`,
+    );
+  }
+  let dir: unknown;
+  try {
+    dir = (JSON.parse(flags.config!) as { dir?: unknown } | null)?.dir;
+  } catch (cause) {
+    throw new NydusImageError("IMAGE_ARGUMENT", `the backend configuration is not JSON`, { cause });
+  }
+  if (typeof dir !== "string" || dir === "")
+    throw new NydusImageError("IMAGE_ARGUMENT", `the backend configuration of localfs names no "dir"`);
+  return localStore(dir, flags.forcePush);
+}
