@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { findInlinedBootstrap, openBootstrap, tocTailBytes } from "@nydus-ts/rafs-format";
