@@ -1,0 +1,132 @@
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { mountsUnder, ownBinaries, type Program, processesOf, run, until, Workspace } from "@nydus-ts/testkit";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+/** `NYDUS_STOPS=500` for the long run. */
+const stops = Number(process.env["NYDUS_STOPS"] ?? 50);
+/** users.md row 6: after SIGTERM the process and its FUSE connection are gone within this time. It is a deadline, not a measurement. */
+const stopDeadlineMs = 2_000;
+const readersPerStop = 6;
+
+/** Reads past the page cache until the mount fails or goes, and lists the tree in between. */
+const reader = `while dd if="$1/data/$2" of=/dev/null bs=64k iflag=direct 2>/dev/null && find "$1" -ls >/dev/null 2>&1; do :; done`;
+
+describe(`nydusd ended by SIGTERM while ${readersPerStop} programs read`, () => {
+  let workspace: Workspace;
+  let connections: string;
+
+  beforeAll(async () => {
+    workspace = new Workspace("nydus-stop");
+    const source = workspace.path("source");
+    mkdirSync(join(source, "data"), { recursive: true });
+    for (let i = 0; i < readersPerStop; i++) writeFileSync(join(source, `data/${i}`), randomBytes(3_000_000));
+    for (let i = 0; i < 300; i++) writeFileSync(join(source, `small-${i}`), `file ${i}`);
+    mkdirSync(workspace.path("blobs"));
+    const args = [
+      "create",
+      "--type",
+      "directory",
+      "--fs-version",
+      "6",
+      "-B",
+      workspace.path("boot"),
+      "-D",
+      workspace.path("blobs"),
+      source,
+    ];
+    await run(join(ownBinaries, "nydus-image"), args);
+    // A view of the kernel's FUSE connections of our own, whether or not the machine has one.
+    connections = workspace.path("connections");
+    mkdirSync(connections);
+    await run("mount", ["-t", "fusectl", "none", connections]);
+  });
+  afterAll(() => workspace?.[Symbol.asyncDispose]());
+
+  test(`${stops} times: the process and its connection are gone in time, every reader ends, no mount stays`, {
+    timeout: 3_600_000,
+  }, async () => {
+    let longestMs = 0;
+    for (let round = 0; round < stops; round++) {
+      const daemon = await startDaemon(workspace, round);
+      const connection = join(connections, minorOf(daemon.mountpoint));
+      expect(existsSync(connection), "the connection is known to the kernel").toBe(true);
+      const logFile = workspace.path("readers.log");
+      const readers = Array.from({ length: readersPerStop }, (_, index) =>
+        workspace.start({ command: "sh", args: ["-c", reader, "reader", daemon.mountpoint, String(index)], logFile }),
+      );
+      // At another moment of the load each time.
+      await new Promise((resolve) => setTimeout(resolve, 20 + ((round * 37) % 250)));
+      const asked = performance.now();
+      daemon.program.kill("SIGTERM");
+      await until(`nydusd ${daemon.program.pid} to end in round ${round}`, () => !daemon.program.running || undefined, stopDeadlineMs);
+      longestMs = Math.max(longestMs, performance.now() - asked);
+      expect(await daemon.program.exited, daemon.program.tail()).toBe(0);
+      const left = () => [
+        ...mountsUnder(daemon.mountpoint),
+        ...processesOf(daemon.mountpoint).map(({ pid, command }) => `${stateOf(pid)} ${command}`),
+        ...readers.filter((one) => one.running).map((one) => `${stateOf(one.pid)} reader ${one.pid}`),
+        // The number may be another mount's by now; then it is not ours that is there.
+        ...(existsSync(connection) && !deviceInUse(connection) ? [connection] : []),
+      ];
+      await until(`all of round ${round} to go`, () => left().length === 0 || undefined, stopDeadlineMs).catch(() => {
+        throw new Error(`round ${round}, ${stopDeadlineMs} ms after the end of nydusd: ${left().join("; ")}`);
+      });
+      rmSync(daemon.cache, { recursive: true });
+    }
+    console.log(`${stops} stops under load, the longest took ${Math.round(longestMs)} ms`);
+  });
+});
+
+async function startDaemon(workspace: Workspace, round: number): Promise<{ program: Program; mountpoint: string; cache: string }> {
+  const mountpoint = workspace.path("mnt", String(round));
+  const cache = workspace.path("cache", String(round));
+  mkdirSync(mountpoint, { recursive: true });
+  mkdirSync(cache, { recursive: true });
+  const config = workspace.path("config.json");
+  writeFileSync(
+    config,
+    JSON.stringify({
+      device: {
+        backend: { type: "localfs", config: { dir: workspace.path("blobs") } },
+        cache: { type: "blobcache", config: { work_dir: cache } },
+      },
+      mode: "direct",
+    }),
+  );
+  const program = workspace.start({
+    command: join(ownBinaries, "nydusd"),
+    args: ["fuse", "--mountpoint", mountpoint, "--bootstrap", workspace.path("boot"), "--config", config],
+    logFile: workspace.path("nydusd.log"),
+  });
+  await until("the image to appear", () => {
+    if (!program.running) throw new Error(program.tail());
+    return existsSync(join(mountpoint, "data/0")) || undefined;
+  });
+  return { program, mountpoint, cache };
+}
+
+/** Letter of /proc/PID/stat: D is a process nobody can end. */
+function stateOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "latin1").split(") ").at(-1)?.[0] ?? "?";
+  } catch {
+    return "gone";
+  }
+}
+
+const mountTable = (): string[][] =>
+  readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .map((line) => line.split(" "));
+
+/** The kernel names a FUSE connection by the minor device number of its mount. */
+function minorOf(mountpoint: string): string {
+  const device = mountTable().find((fields) => fields[4] === mountpoint)?.[2];
+  if (device === undefined) throw new Error(`${mountpoint} is no mount`);
+  return device.replace(/^0:/, "");
+}
+
+/** Whether some mount of the machine has the device number of this connection. */
+const deviceInUse = (connection: string): boolean => mountTable().some((fields) => fields[2] === `0:${basename(connection)}`);
