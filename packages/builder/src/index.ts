@@ -1,3 +1,4 @@
+export { blobEntry } from "@nydus-ts/rafs-format/writer";
 export type { BlobEntry, TreeNode } from "@nydus-ts/rafs-format/writer";
 export { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
 export { ChunkDictionary, type FinishedBlob, type Version5Options } from "./blob-writer.ts";
@@ -6,7 +7,7 @@ export { CompressPool } from "./compress-pool.ts";
 export { type CreateOptions, type CreateResult, type CreateSource, createImage, writeEmptyExternalBootstrap } from "./create.ts";
 export { BuilderError, type BuilderErrorCode } from "./errors.ts";
 export { chunkSizeDefault, chunkSizeMax, chunkSizeMin } from "./limits.ts";
-export { blobEntry, type LoadedImage, loadImage, withoutInlinedBootstrap } from "./load-tree.ts";
+export { type LoadedImage, loadImage, withoutInlinedBootstrap } from "./load-tree.ts";
 export { type MergeOptions, type MergeResult, mergeLayers } from "./merge.ts";
 export { cloneTree } from "./overlay.ts";
 export { type PrefetchPatterns, type PrefetchPolicy, parsePrefetchPatterns } from "./prefetch.ts";

@@ -1,16 +1,6 @@
 /** A bootstrap as a tree that can be changed and written again. */
-import {
-  type BlobRecord,
-  type Bootstrap,
-  BootstrapV5,
-  blobFeatures,
-  ciphers,
-  compressors,
-  digesters,
-  inodeFlagsV5,
-  openBootstrap,
-} from "@nydus-ts/rafs-format";
-import { type BlobEntry, type HardlinkIdentity, type StoredChunk, TreeNode } from "@nydus-ts/rafs-format/writer";
+import { type Bootstrap, BootstrapV5, blobFeatures, inodeFlagsV5, openBootstrap } from "@nydus-ts/rafs-format";
+import { type BlobEntry, blobEntry, type HardlinkIdentity, type StoredChunk, TreeNode } from "@nydus-ts/rafs-format/writer";
 import { BuilderError } from "./errors.ts";
 
 export interface LoadedImage {
@@ -96,31 +86,6 @@ class TreeLoader {
     }
     return link;
   }
-}
-
-/** The row of a blob table as it was read, to be written again. */
-export function blobEntry(record: BlobRecord): BlobEntry {
-  return {
-    id: record.id,
-    chunkSize: record.chunkSize,
-    chunkCount: record.chunkCount,
-    compressor: compressors.indexOf(record.compressor),
-    digester: digesters.indexOf(record.digester),
-    features: record.features,
-    compressedSize: record.compressedSize,
-    uncompressedSize: record.uncompressedSize,
-    ciCompressor: compressors.indexOf(record.ciCompressor),
-    ciOffset: record.ciOffset,
-    ciCompressedSize: record.ciCompressedSize,
-    ciUncompressedSize: record.ciUncompressedSize,
-    tocSize: record.tocSize,
-    tocDigest: record.tocDigest ?? new Uint8Array(32),
-    metaDigest: record.cipherKey ?? record.metaDigest ?? new Uint8Array(32),
-    metaSize: record.metaSize,
-    cipher: ciphers.indexOf(record.cipher),
-    cipherIv: record.cipherIv ?? new Uint8Array(16),
-    prefetchBytes: record.prefetchSize,
-  };
 }
 
 /** A blob whose bootstrap stood inside it, seen from a bootstrap that stands outside. Source: spec/nydus-image.md, section 11.3 */

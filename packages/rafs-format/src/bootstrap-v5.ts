@@ -1,19 +1,23 @@
 import type { BlobRecord } from "./blob-record.ts";
 import type { Bootstrap, ChunkRecord, DirectoryEntry, FileChunk, Inode, WalkEntry } from "./bootstrap.ts";
-import { viewOf } from "./bytes.ts";
+import { type ByteView, bytesOf, byteViewOf, readNumbers } from "./bytes.ts";
 import { ChunkRecordIndex, readChunkRecord } from "./chunk-table.ts";
 import { RafsV5Cursor } from "./cursor-v5.ts";
 import { digestOf } from "./digest.ts";
 import { RafsError } from "./errors.ts";
 import { fileTypeOf } from "./file-type.ts";
 import { chunksPerBlobMax } from "./limits.ts";
+import type { PagedView } from "./paged-view.ts";
 import { CHUNK_RECORD } from "./records/blob.ts";
 import { INODE_V5 } from "./records/v5.ts";
 import { withoutExtendedTable } from "./superblock-v5.ts";
-import { resolvePath, walkTree } from "./walk.ts";
+import { resolvePath, type WalkedTree, walkTree } from "./walk.ts";
+
+/** Children that one read of a directory takes, so that it needs no more than some hundred pages. */
+const childrenPerRead = 32;
 
 /** A v5 bootstrap as objects, for tools; the daemon's readers use `RafsV5Cursor` itself. One object, one thread. */
-export class BootstrapV5 implements Bootstrap {
+export class BootstrapV5 implements Bootstrap, WalkedTree {
   readonly version = 5;
   readonly chunkSize: number;
   readonly blockSize: number;
@@ -22,24 +26,33 @@ export class BootstrapV5 implements Bootstrap {
   readonly inodeCount: number;
   readonly byteLength: number;
   readonly blobs: readonly BlobRecord[];
-  readonly prefetchNids: readonly number[];
   readonly #cursor: RafsV5Cursor;
-  readonly #bytes: Uint8Array;
+  readonly #view: ByteView;
+  #prefetchNids: readonly number[] | undefined;
   #recordOffsets: Uint32Array | undefined;
   #records: ChunkRecordIndex | undefined;
 
-  constructor(bytes: Uint8Array) {
-    const cursor = new RafsV5Cursor(bytes);
+  constructor(source: Uint8Array | PagedView) {
+    const cursor = new RafsV5Cursor(source);
     this.#cursor = cursor;
-    this.#bytes = bytes;
-    this.byteLength = bytes.length;
+    this.#view = byteViewOf(source);
+    this.byteLength = this.#view.byteLength;
     this.chunkSize = cursor.chunkSize;
     this.blockSize = cursor.blockSize;
     this.flags = cursor.superblock.flags;
     this.rootNid = cursor.rootNid;
     this.inodeCount = cursor.superblock.inodeCount;
     this.blobs = cursor.blobs;
-    this.prefetchNids = readPrefetchTable(bytes, cursor.superblock.prefetchTable);
+  }
+
+  /** Inode numbers up to the first 0. */
+  get prefetchNids(): readonly number[] {
+    if (this.#prefetchNids === undefined) {
+      const nids = readNumbers(this.#view, this.#cursor.superblock.prefetchTable);
+      const end = nids.indexOf(0);
+      this.#prefetchNids = end < 0 ? nids : nids.slice(0, end);
+    }
+    return this.#prefetchNids;
   }
 
   inode(nid: number): Inode {
@@ -64,7 +77,7 @@ export class BootstrapV5 implements Bootstrap {
   recordedFields(nid: number): { flags: number; rdev: number } {
     const cursor = this.#cursor;
     cursor.load(nid);
-    const view = viewOf(this.#bytes);
+    const view = this.#view;
     return {
       flags: view.getUint32(cursor.inodeOffset + INODE_V5.flags, true),
       rdev: view.getUint32(cursor.inodeOffset + INODE_V5.rdev, true),
@@ -77,22 +90,37 @@ export class BootstrapV5 implements Bootstrap {
   }
 
   *readDir(nid: number): Generator<DirectoryEntry, void> {
+    const blocks = this.directoryBlocks(nid);
+    // The cursor is shared with whoever runs between two `next` calls, so a block is taken out whole.
+    for (let block = 0; block < blocks; block++) yield* this.entriesOf(nid, block);
+  }
+
+  /** In `entriesOf` a block is a piece of the cursor's: the inodes of 256 children may lie in as many pages. */
+  directoryBlocks(nid: number): number {
     const cursor = this.#cursor;
     cursor.load(nid);
     if (fileTypeOf(cursor.mode) !== "dir") throw new RafsError("RAFS_DIRECTORY", `inode ${nid} is no directory`);
-    const blocks = cursor.blockCount;
-    for (let block = 0; block < blocks; block++) {
-      // The cursor is shared with whoever runs between two `next` calls, so a block is taken out whole.
-      cursor.load(nid);
-      cursor.openBlock(block);
-      const entries: DirectoryEntry[] = [];
-      for (let at = block === 0 ? 2 : 0; at < cursor.entryCount; at++) {
-        cursor.entry(at);
-        const name = this.#bytes.subarray(cursor.entryNameStart, cursor.entryNameEnd);
-        entries.push({ name, nid: cursor.entryNid, type: fileTypeOf(cursor.entryMode) });
-      }
-      yield* entries;
+    return Math.max(1, Math.ceil(cursor.childCount / childrenPerRead));
+  }
+
+  entriesOf(nid: number, block: number): DirectoryEntry[] {
+    const cursor = this.#cursor;
+    const entries: DirectoryEntry[] = [];
+    cursor.load(nid);
+    const end = Math.min(cursor.childCount, (block + 1) * childrenPerRead);
+    for (let child = block * childrenPerRead; child < end; child++) {
+      cursor.child(child);
+      const name = bytesOf(this.#view, cursor.entryNameStart, cursor.entryNameEnd);
+      entries.push({ name, nid: cursor.entryNid, type: fileTypeOf(cursor.entryMode) });
     }
+    return entries;
+  }
+
+  checkParent(nid: number, parent: number): void {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    if (nid !== this.rootNid && cursor.parent !== parent)
+      throw new RafsError("RAFS_DIRECTORY", `directory ${nid} names another parent than ${parent}: ${cursor.parent}`);
   }
 
   readLink(nid: number): Uint8Array {
@@ -100,7 +128,7 @@ export class BootstrapV5 implements Bootstrap {
     cursor.load(nid);
     if (fileTypeOf(cursor.mode) !== "symlink") throw new RafsError("RAFS_SYMLINK", `inode ${nid} is no symlink`);
     const at = cursor.blockOffset(0);
-    const target = this.#bytes.slice(at, at + cursor.size);
+    const target = bytesOf(this.#view, at, at + cursor.size).slice();
     if (target.includes(0)) throw new RafsError("RAFS_SYMLINK", `inode ${nid}: NUL in the target`);
     return target;
   }
@@ -110,33 +138,49 @@ export class BootstrapV5 implements Bootstrap {
     const found = new Map<string, Uint8Array>();
     cursor.load(nid);
     while (cursor.nextXattr()) {
-      const name = Buffer.from(this.#bytes.subarray(cursor.xattrSuffixStart, cursor.xattrSuffixEnd)).toString("latin1");
+      const name = Buffer.from(bytesOf(this.#view, cursor.xattrSuffixStart, cursor.xattrSuffixEnd)).toString("latin1");
       if (found.has(name)) throw new RafsError("RAFS_XATTR", `inode ${nid}: xattr name ${JSON.stringify(name)} twice`);
-      found.set(name, this.#bytes.subarray(cursor.xattrValueStart, cursor.xattrValueEnd));
+      found.set(name, bytesOf(this.#view, cursor.xattrValueStart, cursor.xattrValueEnd));
     }
     return found;
   }
 
-  *chunksOf(nid: number): Generator<FileChunk, void> {
+  *chunksOf(nid: number, fromByte = 0): Generator<FileChunk, void> {
+    const count = this.chunkCount(nid);
+    for (let index = Math.floor(fromByte / this.chunkSize); index < count; index++) yield this.chunkOf(nid, index);
+  }
+
+  chunkCount(nid: number): number {
+    this.#cursor.load(nid);
+    return this.#cursor.chunkCount;
+  }
+
+  /** Chunk `index` of a file, below `chunkCount`. */
+  chunkOf(nid: number, index: number): FileChunk {
     const cursor = this.#cursor;
     cursor.load(nid);
-    const { chunkCount, size } = cursor;
-    for (let index = 0; index < chunkCount; index++) {
-      if (cursor.nid !== nid) cursor.load(nid);
-      cursor.chunk(index);
-      const fileOffset = index * this.chunkSize;
-      yield {
-        fileOffset,
-        length: Math.min(this.chunkSize, size - fileOffset),
-        blobIndex: cursor.chunkBlob,
-        chunkIndex: cursor.chunkIndex,
-        uncompressedOffset: cursor.chunkBlock * this.blockSize,
-      };
-    }
+    cursor.chunk(index);
+    const fileOffset = index * this.chunkSize;
+    return {
+      fileOffset,
+      length: Math.min(this.chunkSize, cursor.size - fileOffset),
+      blobIndex: cursor.chunkBlob,
+      chunkIndex: cursor.chunkIndex,
+      uncompressedOffset: cursor.chunkBlock * this.blockSize,
+    };
+  }
+
+  /** The inode's own record of chunk `index`. */
+  recordOf(nid: number, index: number): ChunkRecord {
+    const cursor = this.#cursor;
+    cursor.load(nid);
+    cursor.chunk(index);
+    const record = CHUNK_RECORD.recordSize;
+    return readChunkRecord(bytesOf(this.#view, cursor.chunkRecord, cursor.chunkRecord + record), 0);
   }
 
   walk(): Generator<WalkEntry, void> {
-    return walkTree(this, () => {});
+    return walkTree(this);
   }
 
   resolve(path: string | Uint8Array): number | undefined {
@@ -186,7 +230,7 @@ export class BootstrapV5 implements Bootstrap {
   }
 
   #digestAt(offset: number): Uint8Array {
-    return this.#bytes.subarray(offset, offset + 32);
+    return bytesOf(this.#view, offset, offset + 32);
   }
 
   /** Offsets of all chunk records. A table that names one inode often can't make them more than fit into the file. */
@@ -214,12 +258,9 @@ export class BootstrapV5 implements Bootstrap {
     this.#records ??= new ChunkRecordIndex(this.#bytes, offsets.length, (record) => offsets[record] as number, counts);
     return this.#records;
   }
-}
 
-/** Inode numbers up to the first 0. */
-function readPrefetchTable(bytes: Uint8Array, table: { readonly offset: number; readonly size: number }): number[] {
-  const view = viewOf(bytes);
-  const nids = Array.from({ length: table.size / 4 }, (_, index) => view.getUint32(table.offset + index * 4, true));
-  const end = nids.indexOf(0);
-  return end < 0 ? nids : nids.slice(0, end);
+  /** The whole bootstrap, for what is found by an index over it: in memory only. */
+  get #bytes(): Uint8Array {
+    return bytesOf(this.#view, 0, this.byteLength);
+  }
 }

@@ -1,13 +1,14 @@
 import { type BlobRecord, hasFeature } from "./blob-record.ts";
 import type { Bootstrap, ChunkRecord, DirectoryEntry, FileChunk, Inode, WalkEntry } from "./bootstrap.ts";
-import { viewOf } from "./bytes.ts";
+import { type ByteView, bytesOf, byteViewOf, readNumbers } from "./bytes.ts";
 import { ChunkRecordIndex, readChunkRecord } from "./chunk-table.ts";
 import { direntTypes, type FileType } from "./constants.ts";
 import { RafsV6Cursor } from "./cursor-v6.ts";
 import { RafsError } from "./errors.ts";
 import { fileTypeOf } from "./file-type.ts";
+import type { PagedView } from "./paged-view.ts";
 import { CHUNK_RECORD } from "./records/blob.ts";
-import { resolvePath, walkTree } from "./walk.ts";
+import { resolvePath, type WalkedTree, walkTree } from "./walk.ts";
 
 const dot = new Uint8Array([0x2e]);
 const dotDot = new Uint8Array([0x2e, 0x2e]);
@@ -16,7 +17,7 @@ const dotDot = new Uint8Array([0x2e, 0x2e]);
  * A v6 bootstrap as objects, for tools; the daemon's readers use `RafsV6Cursor` itself. Both read through the same cursor code, so
  * they refuse the same bytes. Not for concurrent use from inside its own generators' consumers in other threads: one object, one thread.
  */
-export class BootstrapV6 implements Bootstrap {
+export class BootstrapV6 implements Bootstrap, WalkedTree {
   readonly version = 6;
   readonly chunkSize: number;
   readonly blockSize: number;
@@ -25,23 +26,27 @@ export class BootstrapV6 implements Bootstrap {
   readonly inodeCount: number;
   readonly byteLength: number;
   readonly blobs: readonly BlobRecord[];
-  readonly prefetchNids: readonly number[];
   readonly #cursor: RafsV6Cursor;
-  readonly #bytes: Uint8Array;
+  readonly #view: ByteView;
+  #prefetchNids: readonly number[] | undefined;
   #records: ChunkRecordIndex | undefined;
 
-  constructor(bytes: Uint8Array) {
-    const cursor = new RafsV6Cursor(bytes);
+  constructor(source: Uint8Array | PagedView) {
+    const cursor = new RafsV6Cursor(source);
     this.#cursor = cursor;
-    this.#bytes = bytes;
-    this.byteLength = bytes.length;
+    this.#view = byteViewOf(source);
+    this.byteLength = this.#view.byteLength;
     this.chunkSize = cursor.chunkSize;
     this.blockSize = cursor.blockSize;
     this.flags = cursor.superblock.flags;
     this.rootNid = cursor.rootNid;
     this.inodeCount = cursor.superblock.inodeCount;
     this.blobs = cursor.blobs;
-    this.prefetchNids = readPrefetchTable(bytes, cursor.superblock.prefetchTable);
+  }
+
+  get prefetchNids(): readonly number[] {
+    this.#prefetchNids ??= readNumbers(this.#view, this.#cursor.superblock.prefetchTable);
+    return this.#prefetchNids;
   }
 
   inode(nid: number): Inode {
@@ -68,15 +73,38 @@ export class BootstrapV6 implements Bootstrap {
   }
 
   *readDir(nid: number): Generator<DirectoryEntry, void> {
+    const blocks = this.directoryBlocks(nid);
+    // The cursor is shared with whoever runs between two `next` calls, so a block is taken out whole.
+    for (let block = 0; block < blocks; block++) yield* this.entriesOf(nid, block);
+  }
+
+  directoryBlocks(nid: number): number {
     const cursor = this.#cursor;
     cursor.load(nid);
     if (fileTypeOf(cursor.mode) !== "dir") throw new RafsError("RAFS_DIRECTORY", `inode ${nid} is no directory`);
-    const blocks = cursor.blockCount;
-    for (let block = 0; block < blocks; block++) {
-      // The cursor is shared with whoever runs between two `next` calls, so a block is taken out whole.
-      cursor.load(nid);
-      yield* this.#blockEntries(block);
+    return cursor.blockCount;
+  }
+
+  entriesOf(nid: number, block: number): DirectoryEntry[] {
+    const cursor = this.#cursor;
+    const entries: DirectoryEntry[] = [];
+    cursor.load(nid);
+    cursor.openBlock(block);
+    for (let at = 0; at < cursor.entryCount; at++) {
+      cursor.entry(at);
+      const name = bytesOf(this.#view, cursor.entryNameStart, cursor.entryNameEnd);
+      const type = direntTypes[cursor.entryType];
+      if (type === undefined || type === "unknown")
+        throw new RafsError("RAFS_DIRECTORY", `entry ${at} has unknown type ${cursor.entryType}`);
+      if (!isDot(name)) entries.push({ name, nid: cursor.entryNid, type: type as FileType });
     }
+    return entries;
+  }
+
+  checkParent(nid: number, parent: number): void {
+    if (this.lookup(nid, dot) !== nid) throw new RafsError("RAFS_DIRECTORY", `directory ${nid}: "." does not name it`);
+    if (this.lookup(nid, dotDot) !== parent)
+      throw new RafsError("RAFS_DIRECTORY", `directory ${nid}: ".." does not name its parent ${parent}`);
   }
 
   readLink(nid: number): Uint8Array {
@@ -86,7 +114,7 @@ export class BootstrapV6 implements Bootstrap {
     const target = new Uint8Array(cursor.size);
     for (let block = 0; block < cursor.blockCount; block++) {
       const at = cursor.blockOffset(block);
-      target.set(this.#bytes.subarray(at, at + cursor.blockBytes(block)), block * this.blockSize);
+      target.set(bytesOf(this.#view, at, at + cursor.blockBytes(block)), block * this.blockSize);
     }
     if (target.includes(0)) throw new RafsError("RAFS_SYMLINK", `inode ${nid}: NUL in the target`);
     return target;
@@ -97,39 +125,42 @@ export class BootstrapV6 implements Bootstrap {
     const found = new Map<string, Uint8Array>();
     cursor.load(nid);
     while (cursor.nextXattr()) {
-      const suffix = this.#bytes.subarray(cursor.xattrSuffixStart, cursor.xattrSuffixEnd);
+      const suffix = bytesOf(this.#view, cursor.xattrSuffixStart, cursor.xattrSuffixEnd);
       const name = Buffer.concat([cursor.xattrPrefixBytes, suffix]).toString("latin1");
       if (found.has(name) || name.includes("\0"))
         throw new RafsError("RAFS_XATTR", `inode ${nid}: xattr name ${JSON.stringify(name)} twice or with NUL`);
-      found.set(name, this.#bytes.subarray(cursor.xattrValueStart, cursor.xattrValueEnd));
+      found.set(name, bytesOf(this.#view, cursor.xattrValueStart, cursor.xattrValueEnd));
     }
     return found;
   }
 
-  *chunksOf(nid: number): Generator<FileChunk, void> {
+  *chunksOf(nid: number, fromByte = 0): Generator<FileChunk, void> {
+    const count = this.chunkCount(nid);
+    for (let index = Math.floor(fromByte / this.chunkSize); index < count; index++) yield this.chunkOf(nid, index);
+  }
+
+  chunkCount(nid: number): number {
+    this.#cursor.load(nid);
+    return this.#cursor.chunkCount;
+  }
+
+  /** Chunk `index` of a file, below `chunkCount`. */
+  chunkOf(nid: number, index: number): FileChunk {
     const cursor = this.#cursor;
     cursor.load(nid);
-    const { chunkCount, size } = cursor;
-    for (let index = 0; index < chunkCount; index++) {
-      if (cursor.nid !== nid) cursor.load(nid);
-      cursor.chunk(index);
-      const fileOffset = index * this.chunkSize;
-      yield {
-        fileOffset,
-        length: Math.min(this.chunkSize, size - fileOffset),
-        blobIndex: cursor.chunkBlob,
-        chunkIndex: cursor.chunkIndex,
-        uncompressedOffset: cursor.chunkBlock * this.blockSize,
-      };
-    }
+    cursor.chunk(index);
+    const fileOffset = index * this.chunkSize;
+    return {
+      fileOffset,
+      length: Math.min(this.chunkSize, cursor.size - fileOffset),
+      blobIndex: cursor.chunkBlob,
+      chunkIndex: cursor.chunkIndex,
+      uncompressedOffset: cursor.chunkBlock * this.blockSize,
+    };
   }
 
   walk(): Generator<WalkEntry, void> {
-    return walkTree(this, (nid, parent) => {
-      if (this.lookup(nid, dot) !== nid) throw new RafsError("RAFS_DIRECTORY", `directory ${nid}: "." does not name it`);
-      if (this.lookup(nid, dotDot) !== parent)
-        throw new RafsError("RAFS_DIRECTORY", `directory ${nid}: ".." does not name its parent ${parent}`);
-    });
+    return walkTree(this);
   }
 
   resolve(path: string | Uint8Array): number | undefined {
@@ -164,19 +195,9 @@ export class BootstrapV6 implements Bootstrap {
     return this.#records;
   }
 
-  #blockEntries(block: number): DirectoryEntry[] {
-    const cursor = this.#cursor;
-    const entries: DirectoryEntry[] = [];
-    cursor.openBlock(block);
-    for (let at = 0; at < cursor.entryCount; at++) {
-      cursor.entry(at);
-      const name = this.#bytes.subarray(cursor.entryNameStart, cursor.entryNameEnd);
-      const type = direntTypes[cursor.entryType];
-      if (type === undefined || type === "unknown")
-        throw new RafsError("RAFS_DIRECTORY", `entry ${at} has unknown type ${cursor.entryType}`);
-      if (!isDot(name)) entries.push({ name, nid: cursor.entryNid, type: type as FileType });
-    }
-    return entries;
+  /** The whole bootstrap, for what is found by an index over it: in memory only. */
+  get #bytes(): Uint8Array {
+    return bytesOf(this.#view, 0, this.byteLength);
   }
 }
 
@@ -195,8 +216,3 @@ const tarfsRecord = ({ fileOffset, length, blobIndex, chunkIndex, uncompressedOf
 });
 
 const isDot = (name: Uint8Array): boolean => name[0] === 0x2e && (name.length === 1 || (name.length === 2 && name[1] === 0x2e));
-
-function readPrefetchTable(bytes: Uint8Array, table: { readonly offset: number; readonly size: number }): number[] {
-  const view = viewOf(bytes);
-  return Array.from({ length: table.size / 4 }, (_, index) => view.getUint32(table.offset + index * 4, true));
-}

@@ -89,8 +89,8 @@ export interface Bootstrap {
   readLink(nid: number): Uint8Array;
   /** Values by full name; the bytes of a name are the code units of its key (latin1). */
   xattrs(nid: number): Map<string, Uint8Array>;
-  /** Chunks of a regular file in file order; none of other inodes. */
-  chunksOf(nid: number): Generator<FileChunk, void>;
+  /** Chunks of a regular file in file order, from the one that holds byte `fromByte` (0); none of other inodes. */
+  chunksOf(nid: number, fromByte?: number): Generator<FileChunk, void>;
   /**
    * All names, depth first, children by name bytes; a hardlinked inode once a name. Checks what a tree must be: dot entries, types in
    * directories, no directory reached twice, at most 2048 levels.

@@ -1,13 +1,26 @@
 import { RafsError, type RafsErrorCode } from "./errors.ts";
+import type { PagedView } from "./paged-view.ts";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
+
+/** A bootstrap as readers see it: whole in memory, or in pages. */
+export type ByteView = DataView | PagedView;
 
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
+export function byteViewOf(source: Uint8Array | PagedView): ByteView {
+  return source instanceof Uint8Array ? viewOf(source) : source;
+}
+
+/** Bytes [start, end): in place where the whole is in memory, else a copy. */
+export function bytesOf(view: ByteView, start: number, end: number): Uint8Array {
+  return view instanceof DataView ? new Uint8Array(view.buffer, view.byteOffset + start, end - start) : view.copy(start, end);
+}
+
 /** An unsigned 64-bit field as a number. @throws RafsError RAFS_RANGE above 2^53 − 1 */
-export function readU64(view: DataView, offset: number, what: string): number {
+export function readU64(view: ByteView, offset: number, what: string): number {
   const value = view.getUint32(offset, true) + view.getUint32(offset + 4, true) * 4294967296;
   if (value > Number.MAX_SAFE_INTEGER) throw new RafsError("RAFS_RANGE", `${what} is ${view.getBigUint64(offset, true)}, above 2^53 − 1`);
   return value;
@@ -49,4 +62,10 @@ export function compareBytes(a: Uint8Array, b: Uint8Array): number {
     if (difference !== 0) return difference;
   }
   return a.length - b.length;
+}
+
+/** The u32 numbers in bytes [offset, offset + size). */
+export function readNumbers(view: ByteView, table: { readonly offset: number; readonly size: number }): number[] {
+  const numbers = viewOf(bytesOf(view, table.offset, table.offset + table.size));
+  return Array.from({ length: table.size / 4 }, (_, index) => numbers.getUint32(index * 4, true));
 }

@@ -1,7 +1,8 @@
 import type { BlobRecord } from "./blob-record.ts";
-import { viewOf } from "./bytes.ts";
+import { type ByteView, byteViewOf } from "./bytes.ts";
 import { RafsError, type RafsErrorCode } from "./errors.ts";
 import { chunksPerBlobMax, nameBytesMax, symlinkBytesMax } from "./limits.ts";
+import type { PagedView } from "./paged-view.ts";
 import { CHUNK_RECORD } from "./records/blob.ts";
 import { INODE_V5 } from "./records/v5.ts";
 import { readBlobTableV5, readSuperblockV5, type SuperblockV5, withoutExtendedTable } from "./superblock-v5.ts";
@@ -97,7 +98,7 @@ export class RafsV5Cursor {
   xattrValueEnd = 0;
   readonly xattrPrefixBytes = noPrefix;
 
-  readonly #view: DataView;
+  readonly #view: ByteView;
   readonly #length: number;
   readonly #entries: number;
   readonly #table: number;
@@ -116,13 +117,13 @@ export class RafsV5Cursor {
    *
    * @throws RafsError RAFS_TRUNCATED, RAFS_MAGIC, RAFS_VERSION, RAFS_SUPERBLOCK, RAFS_RANGE, RAFS_BLOB_TABLE, RAFS_INODE, RAFS_UNSUPPORTED
    */
-  constructor(bytes: Uint8Array) {
-    this.bytes = bytes;
-    this.entryBytes = bytes;
-    this.#view = viewOf(bytes);
-    this.#length = bytes.length;
-    this.superblock = readSuperblockV5(bytes);
-    this.blobs = readBlobTableV5(bytes, this.superblock);
+  constructor(source: Uint8Array | PagedView) {
+    this.bytes = source instanceof Uint8Array ? source : new Uint8Array(0);
+    this.entryBytes = this.bytes;
+    this.#view = byteViewOf(source);
+    this.#length = this.#view.byteLength;
+    this.superblock = readSuperblockV5(this.#view);
+    this.blobs = readBlobTableV5(this.#view, this.superblock);
     this.chunkSize = this.superblock.chunkSize;
     this.chunkBits = Math.log2(this.chunkSize);
     this.#entries = this.superblock.inodeEntries;
@@ -196,19 +197,23 @@ export class RafsV5Cursor {
       this.#setDots(at);
       return;
     }
-    const child = at - 2;
+    this.child(at - 2);
+  }
+
+  /** As `entry`, of child `child` of the loaded directory, without a block. */
+  child(child: number): void {
+    if (!(child >= 0 && child < this.childCount)) this.#fail("RAFS_RANGE", "no such child:", child);
     this.#peek(this.childIndex + child);
     this.#setPeeked();
-    const bytes = this.bytes;
+    const view = this.#view;
     for (let byte = this.entryNameStart; byte < this.entryNameEnd; byte++) {
-      const value = bytes[byte] as number;
+      const value = view.getUint8(byte);
       if (value === slash || value === 0) this.#fail("RAFS_DIRECTORY", "slash or NUL in the name of child", child);
     }
-    if (bytes[this.entryNameStart] === 0x2e) this.#refuseDots(child);
+    if (view.getUint8(this.entryNameStart) === 0x2e) this.#refuseDots(child);
     if (child === 0) return;
     this.#peek(this.childIndex + child - 1);
-    if (this.#compare(bytes, this.entryNameStart, this.entryNameEnd) <= 0)
-      this.#fail("RAFS_DIRECTORY", "names out of order at child", child);
+    if (this.#compareOwn(this.entryNameStart, this.entryNameEnd) <= 0) this.#fail("RAFS_DIRECTORY", "names out of order at child", child);
   }
 
   /**
@@ -257,7 +262,7 @@ export class RafsV5Cursor {
       if (size < 0 || at + size > end) this.#fail("RAFS_XATTR", "pair passes the xattr block; its bytes are", size);
       this.#xattrNext = at + size;
       let nul = at;
-      while (nul < at + size && this.bytes[nul] !== 0) nul++;
+      while (nul < at + size && this.#view.getUint8(nul) !== 0) nul++;
       if (nul === at + size) continue;
       if (nul === at || nul - at > nameBytesMax) this.#fail("RAFS_XATTR", "length of a name is", nul - at);
       this.xattrSuffixStart = at;
@@ -276,7 +281,7 @@ export class RafsV5Cursor {
       const length = end - start;
       if (this.xattrSuffixEnd - this.xattrSuffixStart !== length) continue;
       let same = 0;
-      while (same < length && name[start + same] === this.bytes[this.xattrSuffixStart + same]) same++;
+      while (same < length && name[start + same] === this.#view.getUint8(this.xattrSuffixStart + same)) same++;
       if (same === length) return true;
     }
     return false;
@@ -431,18 +436,31 @@ export class RafsV5Cursor {
 
   #refuseDots(child: number): void {
     const length = this.entryNameEnd - this.entryNameStart;
-    if (length === 1 || (length === 2 && this.bytes[this.entryNameStart + 1] === 0x2e))
+    if (length === 1 || (length === 2 && this.#view.getUint8(this.entryNameStart + 1) === 0x2e))
       this.#fail("RAFS_DIRECTORY", "stored dot entry, child", child);
   }
 
   /** Order of a wanted name against the peeked child's name. */
   #compare(name: Uint8Array, start: number, end: number): number {
-    const bytes = this.bytes;
+    const view = this.#view;
     const nameEnd = this.#peekNameEnd;
     let at = this.#peekOffset + INODE_V5.recordSize;
     for (let wanted = start; wanted < end; wanted++, at++) {
       if (at === nameEnd) return 1;
-      const difference = (name[wanted] as number) - (bytes[at] as number);
+      const difference = (name[wanted] as number) - view.getUint8(at);
+      if (difference !== 0) return difference;
+    }
+    return at === nameEnd ? 0 : -1;
+  }
+
+  /** As `#compare`, of a name that lies in the bootstrap itself. */
+  #compareOwn(start: number, end: number): number {
+    const view = this.#view;
+    const nameEnd = this.#peekNameEnd;
+    let at = this.#peekOffset + INODE_V5.recordSize;
+    for (let wanted = start; wanted < end; wanted++, at++) {
+      if (at === nameEnd) return 1;
+      const difference = view.getUint8(wanted) - view.getUint8(at);
       if (difference !== 0) return difference;
     }
     return at === nameEnd ? 0 : -1;

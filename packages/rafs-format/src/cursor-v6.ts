@@ -1,8 +1,9 @@
 import type { BlobRecord } from "./blob-record.ts";
-import { viewOf } from "./bytes.ts";
+import { type ByteView, byteViewOf } from "./bytes.ts";
 import { inodeSlotSize, xattrPrefixes } from "./constants.ts";
 import { RafsError, type RafsErrorCode } from "./errors.ts";
 import { nameBytesMax, symlinkBytesMax } from "./limits.ts";
+import type { PagedView } from "./paged-view.ts";
 import { CHUNK_INDEX, DIRENT, INODE_COMPACT, INODE_EXTENDED, XATTR_ENTRY, XATTR_HEADER } from "./records/v6.ts";
 import { readBlobTableV6, readSuperblockV6, type SuperblockV6 } from "./superblock-v6.ts";
 
@@ -34,7 +35,7 @@ export class RafsV6Cursor {
   /** log2 of `blockSize` and `chunkSize`. */
   readonly blockBits: number;
   readonly chunkBits: number;
-  /** The bytes all offsets below count in. */
+  /** The bytes all offsets below count in; empty when the bootstrap is read in pages. */
   readonly bytes: Uint8Array;
 
   // The loaded inode.
@@ -89,7 +90,7 @@ export class RafsV6Cursor {
   xattrValueStart = 0;
   xattrValueEnd = 0;
 
-  readonly #view: DataView;
+  readonly #view: ByteView;
   readonly #length: number;
   readonly #metaOffset: number;
   readonly #nidMax: number;
@@ -104,15 +105,16 @@ export class RafsV6Cursor {
   /**
    * Reads superblock and blob table (this allocates) and loads the root.
    *
+   * @param source  the whole bootstrap, or pages of one: then any call may throw `PageMissing` and be repeated
    * @throws RafsError RAFS_TRUNCATED, RAFS_MAGIC, RAFS_SUPERBLOCK, RAFS_RANGE, RAFS_BLOB_TABLE, RAFS_INODE, RAFS_UNSUPPORTED
    */
-  constructor(bytes: Uint8Array) {
-    this.bytes = bytes;
-    this.entryBytes = bytes;
-    this.#view = viewOf(bytes);
-    this.#length = bytes.length;
-    this.superblock = readSuperblockV6(bytes);
-    this.blobs = readBlobTableV6(bytes, this.superblock);
+  constructor(source: Uint8Array | PagedView) {
+    this.bytes = source instanceof Uint8Array ? source : new Uint8Array(0);
+    this.entryBytes = this.bytes;
+    this.#view = byteViewOf(source);
+    this.#length = this.#view.byteLength;
+    this.superblock = readSuperblockV6(this.#view);
+    this.blobs = readBlobTableV6(this.#view, this.superblock);
     this.rootNid = this.superblock.rootNid;
     this.blockBits = this.superblock.blockBits;
     this.blockSize = 2 ** this.blockBits;
@@ -259,7 +261,7 @@ export class RafsV6Cursor {
       const start = this.#nameStart(this.entryCount - 1);
       const end = this.#nameEnd(this.entryCount - 1);
       this.#openUnordered(k);
-      if (this.#compare(0, this.bytes, start, end) >= 0) this.#fail("RAFS_DIRECTORY", "names out of order at the start of block", k);
+      if (this.#compareOwn(0, start, end) >= 0) this.#fail("RAFS_DIRECTORY", "names out of order at the start of block", k);
     } else this.#openUnordered(k);
   }
 
@@ -272,13 +274,13 @@ export class RafsV6Cursor {
   entry(i: number): void {
     if (!(i >= 0 && i < this.entryCount)) this.#fail("RAFS_RANGE", "no such directory entry:", i);
     this.#setEntry(i);
-    const bytes = this.bytes;
+    const view = this.#view;
     const end = this.entryNameEnd;
     for (let at = this.entryNameStart; at < end; at++) {
-      const byte = bytes[at] as number;
+      const byte = view.getUint8(at);
       if (byte === slash || byte === 0) this.#fail("RAFS_DIRECTORY", "slash or NUL in the name of entry", i);
     }
-    if (i > 0 && this.#compare(i - 1, bytes, this.entryNameStart, end) <= 0) this.#fail("RAFS_DIRECTORY", "names out of order at entry", i);
+    if (i > 0 && this.#compareOwn(i - 1, this.entryNameStart, end) <= 0) this.#fail("RAFS_DIRECTORY", "names out of order at entry", i);
   }
 
   /**
@@ -354,8 +356,12 @@ export class RafsV6Cursor {
       const prefix = prefixBytes[this.xattrPrefix] as Uint8Array;
       const suffixAt = start + prefix.length;
       if (suffixAt + this.xattrSuffixEnd - this.xattrSuffixStart !== end) continue;
-      if (equal(prefix, 0, prefix.length, name, start) && equal(this.bytes, this.xattrSuffixStart, this.xattrSuffixEnd, name, suffixAt))
-        return true;
+      let same = 0;
+      while (same < prefix.length && prefix[same] === name[start + same]) same++;
+      if (same < prefix.length) continue;
+      let at = this.xattrSuffixStart;
+      while (at < this.xattrSuffixEnd && this.#view.getUint8(at) === name[suffixAt + at - this.xattrSuffixStart]) at++;
+      if (at === this.xattrSuffixEnd) return true;
     }
     return false;
   }
@@ -416,7 +422,7 @@ export class RafsV6Cursor {
     const start = this.#nameStart(i);
     const limit = Math.min(blockEnd, start + nameBytesMax + 1);
     let end = start;
-    while (end < limit && this.bytes[end] !== 0) end++;
+    while (end < limit && this.#view.getUint8(end) !== 0) end++;
     return end;
   }
 
@@ -436,13 +442,27 @@ export class RafsV6Cursor {
 
   /** Order of a wanted name against the name of entry `i`: above 0 when the wanted one comes later. */
   #compare(i: number, name: Uint8Array, start: number, end: number): number {
-    const bytes = this.bytes;
+    const view = this.#view;
     let at = this.#nameStart(i);
     const nameEnd = this.#nameEnd(i);
     if (nameEnd < at) this.#fail("RAFS_DIRECTORY", "name offsets descend at entry", i);
     for (let wanted = start; wanted < end; wanted++, at++) {
       if (at === nameEnd) return 1;
-      const difference = (name[wanted] as number) - (bytes[at] as number);
+      const difference = (name[wanted] as number) - view.getUint8(at);
+      if (difference !== 0) return difference;
+    }
+    return at === nameEnd ? 0 : -1;
+  }
+
+  /** As `#compare`, of a name that lies in the bootstrap itself. */
+  #compareOwn(i: number, start: number, end: number): number {
+    const view = this.#view;
+    let at = this.#nameStart(i);
+    const nameEnd = this.#nameEnd(i);
+    if (nameEnd < at) this.#fail("RAFS_DIRECTORY", "name offsets descend at entry", i);
+    for (let wanted = start; wanted < end; wanted++, at++) {
+      if (at === nameEnd) return 1;
+      const difference = view.getUint8(wanted) - view.getUint8(at);
       if (difference !== 0) return difference;
     }
     return at === nameEnd ? 0 : -1;
@@ -451,9 +471,4 @@ export class RafsV6Cursor {
   #fail(code: RafsErrorCode, fault: string, value: number): never {
     throw new RafsError(code, `inode ${this.nid}: ${fault} ${value}`);
   }
-}
-
-function equal(a: Uint8Array, start: number, end: number, b: Uint8Array, bStart: number): boolean {
-  for (let at = start; at < end; at++) if (a[at] !== b[bStart + at - start]) return false;
-  return true;
 }

@@ -15,6 +15,7 @@ export type RafsErrorCode =
   | "RAFS_TOC"
   | "RAFS_TAR_HEADER"
   | "RAFS_CACHE_FILE"
+  | "RAFS_SOURCE"
   | "RAFS_UNSUPPORTED";
 
 /** Bytes of an image are not what the format allows. The message names the record, its place, what was found and what is allowed. */

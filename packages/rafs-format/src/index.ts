@@ -68,6 +68,9 @@ export {
 } from "./limits.ts";
 export { checkMetaHeader, locateBlobMeta, type MetaHeader, metaHeaderBytes, metaTrailerBytes, readMetaHeader } from "./meta-header.ts";
 export { openBootstrap, openCursor } from "./open-bootstrap.ts";
+export type { PageCacheOptions, PageStats, RandomAccessSource } from "./random-access.ts";
+export { openRandomAccess, type RandomAccessBootstrap } from "./random-access-bootstrap.ts";
+export { type ChunkSource, readFile } from "./read-file.ts";
 export {
   BATCH_CONTEXT,
   CHUNK_INFO_V1,
@@ -92,6 +95,7 @@ export {
   XATTR_ENTRY,
   XATTR_HEADER,
 } from "./records/v6.ts";
+export { bufferSource, fileSource, type HttpSourceOptions, httpSource, type ReadableFile } from "./sources.ts";
 export { isBootstrapV5, type SuperblockV5, withoutExtendedTable } from "./superblock-v5.ts";
 export { isBootstrapV6, type SuperblockV6 } from "./superblock-v6.ts";
 export { readTarHeader, type SectionHeader } from "./tar-header.ts";

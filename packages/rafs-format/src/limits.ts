@@ -23,6 +23,12 @@ export const symlinkBytesMax = 4096;
 /** Path components below the root when an image is walked. PATH_MAX allows 2048 of them; deeper is refused, not recursed into. */
 export const depthMax = 2048;
 
+/**
+ * Directories that a walk remembers to refuse one that has two names: those met so far in the directories on its path. 2^20 of them
+ * take some 40 MiB; an image with more beside one path is refused.
+ */
+export const walkDirectoriesMax = 2 ** 20;
+
 /** Bytes of a v5 bootstrap. */
 export const bootstrapV5BytesMax = 0x8000_0000;
 

@@ -1,5 +1,5 @@
 import { type BlobRecord, checkBlobId } from "./blob-record.ts";
-import { isPowerOfTwo, readText, readU64, viewOf } from "./bytes.ts";
+import { type ByteView, bytesOf, isPowerOfTwo, readText, readU64, viewOf } from "./bytes.ts";
 import { blobFeatures, type Compressor, type Digester, rafsV5Magic, rafsV5Version, superFlags } from "./constants.ts";
 import { RafsError } from "./errors.ts";
 import { bootstrapV5BytesMax, chunkBytesMax, chunkBytesMin, chunksPerBlobMax } from "./limits.ts";
@@ -30,7 +30,11 @@ const knownFeatures = Object.values(blobFeatures).reduce((all, bit) => all | bit
 
 /** Whether the bytes begin like a v5 bootstrap. */
 export function isBootstrapV5(bytes: Uint8Array): boolean {
-  return bytes.length >= 8 && viewOf(bytes).getUint32(SUPERBLOCK_V5.magic, true) === rafsV5Magic;
+  return hasMagicV5(viewOf(bytes));
+}
+
+export function hasMagicV5(view: ByteView): boolean {
+  return view.byteLength >= 8 && view.getUint32(SUPERBLOCK_V5.magic, true) === rafsV5Magic;
 }
 
 /**
@@ -39,15 +43,15 @@ export function isBootstrapV5(bytes: Uint8Array): boolean {
  * @throws RafsError RAFS_TRUNCATED, RAFS_MAGIC, RAFS_VERSION, RAFS_SUPERBLOCK, RAFS_RANGE, RAFS_UNSUPPORTED
  * Source: spec/rafs.md 3.1, 10
  */
-export function readSuperblockV5(bytes: Uint8Array): SuperblockV5 {
+export function readSuperblockV5(view: ByteView): SuperblockV5 {
+  const length = view.byteLength;
   const refuse = (fault: string): never => {
     throw new RafsError("RAFS_SUPERBLOCK", `superblock: ${fault}`);
   };
-  if (bytes.length >= 8) checkVersion(bytes);
-  if (bytes.length <= SUPERBLOCK_V5.recordSize || bytes.length % 8 !== 0 || bytes.length > bootstrapV5BytesMax) {
-    throw new RafsError("RAFS_TRUNCATED", `v5 bootstrap of ${bytes.length} bytes, must be a multiple of 8 above 8192 and at most 2 GiB`);
+  if (length >= 8) checkVersion(view);
+  if (length <= SUPERBLOCK_V5.recordSize || length % 8 !== 0 || length > bootstrapV5BytesMax) {
+    throw new RafsError("RAFS_TRUNCATED", `v5 bootstrap of ${length} bytes, must be a multiple of 8 above 8192 and at most 2 GiB`);
   }
-  const view = viewOf(bytes);
   const u32 = (field: number): number => view.getUint32(field, true);
   if (u32(SUPERBLOCK_V5.superblockSize) !== SUPERBLOCK_V5.recordSize) refuse(`size ${u32(SUPERBLOCK_V5.superblockSize)}, must be 8192`);
   const chunkSize = u32(SUPERBLOCK_V5.chunkSize);
@@ -63,8 +67,8 @@ export function readSuperblockV5(bytes: Uint8Array): SuperblockV5 {
     const offset = readU64(view, field, `superblock: offset of the ${name}`);
     if (offset % 8 !== 0) refuse(`${name} at ${offset}, must be at a multiple of 8`);
     if (size === 0) return { offset: 0, size: 0 };
-    if (offset < SUPERBLOCK_V5.recordSize || offset + size > bytes.length) {
-      throw new RafsError("RAFS_RANGE", `${name} [${offset}..${offset + size}) is outside of [8192..${bytes.length})`);
+    if (offset < SUPERBLOCK_V5.recordSize || offset + size > length) {
+      throw new RafsError("RAFS_RANGE", `${name} [${offset}..${offset + size}) is outside of [8192..${length})`);
     }
     return { offset, size };
   };
@@ -85,20 +89,20 @@ export function readSuperblockV5(bytes: Uint8Array): SuperblockV5 {
  * @throws RafsError RAFS_BLOB_TABLE, RAFS_RANGE
  * Source: spec/rafs.md 3.4, 3.5
  */
-export function readBlobTableV5(bytes: Uint8Array, superblock: SuperblockV5): BlobRecord[] {
+export function readBlobTableV5(view: ByteView, superblock: SuperblockV5): BlobRecord[] {
   const { offset, size } = superblock.blobTable;
-  const view = viewOf(bytes);
+  const table = bytesOf(view, offset, offset + size);
   const blobs: BlobRecord[] = [];
   const end = offset + size;
   // After the last id come up to 7 NULs of padding.
   for (let at = offset; end - at > 8; ) {
     const start = at + 8;
-    const nul = bytes.subarray(start, end).indexOf(0);
-    const idEnd = nul < 0 ? end : start + nul;
+    const nul = table.indexOf(0, start - offset);
+    const idEnd = nul < 0 ? end : offset + nul;
     const what = `blob record ${blobs.length}`;
     if (idEnd - start > maxIdBytes) throw new RafsError("RAFS_BLOB_TABLE", `${what}: id of ${idEnd - start} bytes, at most ${maxIdBytes}`);
-    const id = checkBlobId(readText(bytes.subarray(start, idEnd), "RAFS_BLOB_TABLE", `${what}: id`), what);
-    blobs.push(blobRecord(bytes, superblock, blobs.length, id, view.getUint32(at + 4, true)));
+    const id = checkBlobId(readText(table.subarray(start - offset, idEnd - offset), "RAFS_BLOB_TABLE", `${what}: id`), what);
+    blobs.push(blobRecord(view, superblock, blobs.length, id, view.getUint32(at + 4, true)));
     at = idEnd + 1;
   }
   const entries = superblock.extendedBlobTable.size / EXTENDED_BLOB_V5.recordSize;
@@ -108,8 +112,7 @@ export function readBlobTableV5(bytes: Uint8Array, superblock: SuperblockV5): Bl
   return blobs;
 }
 
-function checkVersion(bytes: Uint8Array): void {
-  const view = viewOf(bytes);
+function checkVersion(view: ByteView): void {
   const magic = view.getUint32(SUPERBLOCK_V5.magic, true);
   if (magic !== rafsV5Magic) throw new RafsError("RAFS_MAGIC", `no RAFS v5 bootstrap: magic 0x${magic.toString(16)} at byte 0`);
   const version = view.getUint32(SUPERBLOCK_V5.version, true);
@@ -117,11 +120,10 @@ function checkVersion(bytes: Uint8Array): void {
     throw new RafsError("RAFS_VERSION", `RAFS version 0x${version.toString(16)}, known are 0x500 and v6 images`);
 }
 
-function blobRecord(bytes: Uint8Array, superblock: SuperblockV5, index: number, id: string, prefetchSize: number): BlobRecord {
+function blobRecord(view: ByteView, superblock: SuperblockV5, index: number, id: string, prefetchSize: number): BlobRecord {
   const extended = superblock.extendedBlobTable;
   const at = extended.offset + index * EXTENDED_BLOB_V5.recordSize;
   const has = (index + 1) * EXTENDED_BLOB_V5.recordSize <= extended.size;
-  const view = viewOf(bytes);
   const u64 = (field: number): number => (has ? readU64(view, at + field, `blob record ${index}`) : 0);
   const chunkCount = has ? view.getUint32(at + EXTENDED_BLOB_V5.chunkCount, true) : 0;
   if (chunkCount > chunksPerBlobMax)

@@ -1,5 +1,5 @@
 import { type BlobRecord, readBlobRecord } from "./blob-record.ts";
-import { isPowerOfTwo, readPaddedText, readU64, viewOf } from "./bytes.ts";
+import { type ByteView, bytesOf, isPowerOfTwo, readPaddedText, readU64, viewOf } from "./bytes.ts";
 import {
   compatRafsV6,
   deviceSlotOffset,
@@ -54,9 +54,9 @@ export function isBootstrapV6(bytes: Uint8Array): boolean {
  * @throws RafsError RAFS_TRUNCATED, RAFS_MAGIC, RAFS_SUPERBLOCK, RAFS_RANGE, RAFS_UNSUPPORTED
  * Source: spec/rafs.md 2.2, 2.3, 10
  */
-export function readSuperblockV6(bytes: Uint8Array): SuperblockV6 {
-  if (bytes.length < 4096) throw new RafsError("RAFS_TRUNCATED", `bootstrap of ${bytes.length} bytes, at least 4096 are needed`);
-  const view = viewOf(bytes);
+export function readSuperblockV6(view: ByteView): SuperblockV6 {
+  const length = view.byteLength;
+  if (length < 4096) throw new RafsError("RAFS_TRUNCATED", `bootstrap of ${length} bytes, at least 4096 are needed`);
   const refuse = (fault: string): never => {
     throw new RafsError("RAFS_SUPERBLOCK", `superblock: ${fault}`);
   };
@@ -78,8 +78,8 @@ export function readSuperblockV6(bytes: Uint8Array): SuperblockV6 {
   const blockBits = view.getUint8(superblockOffset + SUPERBLOCK.blockBits);
   if (blockBits !== 12 && blockBits !== 9) refuse(`block size 2^${blockBits}, must be 2^12 or 2^9`);
   const blockSize = 2 ** blockBits;
-  if (bytes.length % blockSize !== 0) {
-    throw new RafsError("RAFS_TRUNCATED", `bootstrap of ${bytes.length} bytes is no multiple of its block size ${blockSize}`);
+  if (length % blockSize !== 0) {
+    throw new RafsError("RAFS_TRUNCATED", `bootstrap of ${length} bytes is no multiple of its block size ${blockSize}`);
   }
   mustBe("extension slot count", view.getUint8(superblockOffset + SUPERBLOCK.extensionSlots), 0);
   mustBe("xattr block", u32(SUPERBLOCK.xattrBlock), 0);
@@ -91,11 +91,10 @@ export function readSuperblockV6(bytes: Uint8Array): SuperblockV6 {
   const deviceCount = u16(SUPERBLOCK.deviceCount);
   if (deviceCount === 0 && blocks !== 0 && blocks !== 4096) refuse(`no devices but ${blocks} blocks`);
   if (deviceCount > blobsMax) refuse(`${deviceCount} devices, at most ${blobsMax}`);
-  if (deviceSlotOffset + deviceCount * DEVICE_SLOT.recordSize > bytes.length)
-    refuse(`${deviceCount} device slots pass the end of the file`);
+  if (deviceSlotOffset + deviceCount * DEVICE_SLOT.recordSize > length) refuse(`${deviceCount} device slots pass the end of the file`);
   const metaOffset = u32(SUPERBLOCK.metaBlock) * blockSize;
-  if (metaOffset > bytes.length) refuse(`inode area at ${metaOffset}, the file ends at ${bytes.length}`);
-  const extension = readExtension(bytes, view, deviceCount);
+  if (metaOffset > length) refuse(`inode area at ${metaOffset}, the file ends at ${length}`);
+  const extension = readExtension(view, deviceCount);
   if (((extension.flags & superFlags.tarfsMode) !== 0n) !== (blockBits === 9))
     refuse(`block size ${blockSize} does not fit flag TARTFS_MODE`);
   return { blockBits, rootNid: u16(SUPERBLOCK.rootNid), inodeCount, blocks, metaOffset, deviceCount, ...extension };
@@ -107,18 +106,17 @@ export function readSuperblockV6(bytes: Uint8Array): SuperblockV6 {
  * @throws RafsError RAFS_BLOB_TABLE, RAFS_RANGE, RAFS_UNSUPPORTED
  * Source: spec/rafs.md 2.4, 2.5, 10
  */
-export function readBlobTableV6(bytes: Uint8Array, superblock: SuperblockV6): BlobRecord[] {
+export function readBlobTableV6(view: ByteView, superblock: SuperblockV6): BlobRecord[] {
   const count = superblock.blobTable.size / BLOB_RECORD.recordSize;
   if (count !== superblock.deviceCount) {
     throw new RafsError("RAFS_BLOB_TABLE", `${count} blob records for ${superblock.deviceCount} device slots`);
   }
-  const view = viewOf(bytes);
   const ids = new Set<string>();
   return Array.from({ length: count }, (_, index) => {
     const at = superblock.blobTable.offset + index * BLOB_RECORD.recordSize;
-    const blob = readBlobRecord(bytes.subarray(at, at + BLOB_RECORD.recordSize), index, superblock);
+    const blob = readBlobRecord(bytesOf(view, at, at + BLOB_RECORD.recordSize), index, superblock);
     const slot = deviceSlotOffset + index * DEVICE_SLOT.recordSize;
-    const slotId = readPaddedText(bytes.subarray(slot, slot + 64), "RAFS_BLOB_TABLE", `device slot ${index}: id`);
+    const slotId = readPaddedText(bytesOf(view, slot, slot + 64), "RAFS_BLOB_TABLE", `device slot ${index}: id`);
     if (slotId !== blob.id)
       throw new RafsError("RAFS_BLOB_TABLE", `device slot ${index} names ${JSON.stringify(slotId)}, the blob table ${blob.id}`);
     if (view.getUint32(slot + DEVICE_SLOT.blocks, true) === 0) throw new RafsError("RAFS_BLOB_TABLE", `device slot ${index} has no blocks`);
@@ -130,7 +128,7 @@ export function readBlobTableV6(bytes: Uint8Array, superblock: SuperblockV6): Bl
 
 type Extension = Pick<SuperblockV6, "flags" | "chunkSize" | "blobTable" | "chunkTable" | "prefetchTable">;
 
-function readExtension(bytes: Uint8Array, view: DataView, deviceCount: number): Extension {
+function readExtension(view: ByteView, deviceCount: number): Extension {
   const at = (field: number): number => extendedSuperblockOffset + field;
   const flags = view.getBigUint64(at(EXTENDED_SUPERBLOCK.flags), true);
   checkFlags(flags);
@@ -144,8 +142,8 @@ function readExtension(bytes: Uint8Array, view: DataView, deviceCount: number): 
     if (size % record !== 0) throw new RafsError("RAFS_SUPERBLOCK", `${name} of ${size} bytes is no multiple of ${record}`);
     if (offset % alignment !== 0 || offset < 4096)
       throw new RafsError("RAFS_SUPERBLOCK", `${name} at ${offset}, must be at a multiple of ${alignment} from 4096`);
-    if (offset + size > bytes.length)
-      throw new RafsError("RAFS_RANGE", `${name} [${offset}..${offset + size}) passes the end ${bytes.length}`);
+    if (offset + size > view.byteLength)
+      throw new RafsError("RAFS_RANGE", `${name} [${offset}..${offset + size}) passes the end ${view.byteLength}`);
     return { offset, size };
   };
   const blobTableSize = view.getUint32(at(EXTENDED_SUPERBLOCK.blobTableSize), true);

@@ -16,3 +16,11 @@ test("the fuzz driver reads mutated images of the fixtures without another excep
   const { stdout } = await promisify(execFile)(process.execPath, ["--conditions=@nydus-ts/source", file, "--runs", "2000"], options);
   expect(stdout).toContain("2000 cases");
 });
+
+test("the benchmark of builds and walks runs on a small input, and every walk meets every name", async () => {
+  const file = join(import.meta.dirname, "../bench/walk.ts");
+  const options = { timeout: 20_000 };
+  const { stdout } = await promisify(execFile)(process.execPath, ["--conditions=@nydus-ts/source", file, "--small", "--json"], options);
+  const { results } = JSON.parse(stdout) as { results: { names: number }[] };
+  expect(results.map(({ names }) => names)).toEqual([500, 1000, 500, 1000]);
+});

@@ -1,3 +1,4 @@
+export { blobEntry } from "./blob-entry.ts";
 export {
   type ContextArea,
   type MetaHeader,
@@ -9,6 +10,7 @@ export {
 } from "./blob-tail.ts";
 export { type BootstrapOptions, writeBootstrap } from "./bootstrap.ts";
 export { writeBootstrapV5 } from "./bootstrap-v5.ts";
+export { type BuildBlob, type BuildEntry, type BuildOptions, buildBootstrap } from "./build-bootstrap.ts";
 export { directoryBytes, placeTree, roundUp } from "./placement.ts";
 export {
   type BlobEntry,
