@@ -12,6 +12,8 @@ export interface BlobReadOptions {
   readonly deadlineMs: number;
   readonly signal?: AbortSignal;
   readonly priority: ReadPriority;
+  /** Fires when somebody begins to wait for what `prefetch` was asked for: from then on it is `demand`. */
+  readonly demanded?: AbortSignal;
 }
 
 /**

@@ -39,6 +39,9 @@ interface Fetching {
   readonly lane: FetchLane;
 }
 
+/** A fetch that nobody waited for when it was sent has failed; `cause` says how. */
+class BackgroundFailure extends Error {}
+
 /**
  * One blob as a local cache. Invariants: a set bit of `ready` means verified data in the data file; an item has at most one flight,
  * however many callers wait for it; a flight that failed leaves its item absent; nothing but `loadMeta` and flights touches the network.
@@ -298,9 +301,12 @@ export class BlobCache implements AsyncDisposable {
         unstored ??= missing[0];
         break;
       } catch (error) {
-        // A flight ends with its own deadline, that of callers before this one: this one has time left and tries itself.
-        const again = error instanceof ChunkStoreError && error.code === "CHUNK_DEADLINE" && performance.now() < limits.deadlineAt - 1;
-        if (!again || this.#closed !== undefined) throw error;
+        // A flight ends with the deadline of callers before this one, and a background one after few attempts: this one has time left and
+        // tries itself.
+        const background = error instanceof BackgroundFailure;
+        const late = error instanceof ChunkStoreError && error.code === "CHUNK_DEADLINE";
+        const again = (background || late) && performance.now() < limits.deadlineAt - 1;
+        if (!again || this.#closed !== undefined) throw background ? error.cause : error;
         missing = missing.filter((chunk) => !this.#isReady(chunk));
       }
     }
@@ -318,10 +324,15 @@ export class BlobCache implements AsyncDisposable {
       flight.deadlineAt = Math.max(flight.deadlineAt, limits.deadlineAt);
     }
     this.#scheduler.poke();
+    const land = async (flight: Flight): Promise<void> => {
+      try {
+        await waitFor(flight.done, limits, `blob ${this.blob.id} [${flight.offset}..${flight.offset + flight.length})`);
+      } catch (cause) {
+        throw kind === "demand" && flight.kind !== "demand" && flight.settled ? new BackgroundFailure("", { cause }) : cause;
+      }
+    };
     try {
-      await Promise.all(
-        flights.map((flight) => waitFor(flight.done, limits, `blob ${this.blob.id} [${flight.offset}..${flight.offset + flight.length})`)),
-      );
+      await Promise.all(flights.map(land));
     } finally {
       for (const flight of flights) {
         flight.waiters--;
@@ -362,8 +373,11 @@ export class BlobCache implements AsyncDisposable {
     const latest = Math.max(...flights.map(({ deadlineAt }) => deadlineAt)) - now;
     const deadlineMs = Math.max(1, kind === "demand" ? latest : backgroundDeadlineMs);
     const chunkCount = flights.length;
+    const demanded = kind === "demand" ? undefined : new AbortController();
+    if (demanded !== undefined) for (const flight of flights) flight.onDemand = () => demanded.abort();
     try {
-      const stored = await this.#read("chunks", this.blob.id, { offset, length, priority, deadlineMs, chunkCount });
+      const request = { offset, length, priority, deadlineMs, chunkCount, demanded: demanded?.signal };
+      const stored = await this.#read("chunks", this.blob.id, request);
       this.#counts[kind === "demand" ? "demandBytes" : kind === "ahead" ? "widenedBytes" : "prefetchBytes"] += length;
       if (kind === "prefetch") this.#counts.prefetchRequests++;
       for (const flight of flights) {
@@ -399,14 +413,22 @@ export class BlobCache implements AsyncDisposable {
   async #read(
     what: "chunks" | "meta",
     blobId: string,
-    request: { offset: number; length: number; priority: ReadPriority; deadlineMs: number; chunkCount: number },
+    request: {
+      offset: number;
+      length: number;
+      priority: ReadPriority;
+      deadlineMs: number;
+      chunkCount: number;
+      demanded?: AbortSignal | undefined;
+    },
   ): Promise<Uint8Array> {
-    const { offset, length, priority, deadlineMs, chunkCount } = request;
+    const { offset, length, priority, deadlineMs, chunkCount, demanded } = request;
     const begin = performance.now();
     this.#counts.fetchRequests++;
     let failure: Error | undefined;
     try {
-      const bytes = await this.#options.backend.read(blobId, { offset, length }, { deadlineMs, priority, signal: this.#closing.signal });
+      const options = { deadlineMs, priority, signal: this.#closing.signal, ...(demanded === undefined ? {} : { demanded }) };
+      const bytes = await this.#options.backend.read(blobId, { offset, length }, options);
       if (bytes.length === length) return bytes;
       throw new ChunkStoreError("CHUNK_BACKEND", `blob ${blobId}: ${bytes.length} bytes came, ${length} were asked for`);
     } catch (cause) {

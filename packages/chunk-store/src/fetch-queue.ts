@@ -44,6 +44,7 @@ export class FetchQueue {
   join(item: number, kind: FetchClass): Flight {
     const found = this.#flights.get(item);
     if (found !== undefined) {
+      if (found.running && kind === "demand") found.onDemand?.();
       if (!found.running && fetchClasses.indexOf(kind) < fetchClasses.indexOf(found.kind)) {
         this.#waiting[found.kind].delete(item);
         found.kind = kind;
@@ -67,6 +68,7 @@ export class FetchQueue {
   /** Puts a running flight back in line: its item has to be fetched once more. */
   requeue(flight: Flight): void {
     flight.running = false;
+    flight.onDemand = undefined;
     this.#waiting[flight.kind].set(flight.item, flight);
   }
 

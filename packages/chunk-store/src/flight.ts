@@ -21,6 +21,8 @@ export class Flight {
   /** `performance.now()` of the latest waiter's deadline. */
   deadlineAt = 0;
   retries = 0;
+  /** Tells the running request that a reader waits for it now. */
+  onDemand: (() => void) | undefined;
   #resolve!: (unstored: Unstored | undefined) => void;
   #reject!: (error: Error) => void;
 

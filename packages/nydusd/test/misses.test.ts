@@ -18,10 +18,12 @@ describe("reads of absent data", () => {
   afterAll(() => workspace[Symbol.asyncDispose]());
 
   const mount = async (rafs: Record<string, unknown> = {}): Promise<(index: number) => string> => {
+    // What the kernel reads ahead for the test before must not be counted here.
+    if (mounts > 0) await nydusd.client.umount(`/${mounts}`);
     const at = `/${++mounts}`;
     image.registry.resetCounters();
     image.registry.faults.clear();
-    const config = registryConfig(image.registry.host, image.newCache(`cache-${mounts}`), { backend: { timeout: 20 }, rafs });
+    const config = registryConfig(image.registry.host, image.newCache(`cache-${mounts}`), { backend: { timeout: 60 }, rafs });
     await nydusd.client.mount(at, { source: image.bootstrap, fs_type: "rafs", config });
     return (index) => join(nydusd.mountpoint, at, fileOf(index));
   };
@@ -35,5 +37,55 @@ describe("reads of absent data", () => {
     image.registry.faults.add({ path: /blobs/ }, { hold: barrier.pass });
     await Promise.all(Array.from({ length: 20 }, (_, index) => readPage(path(index * 3))));
     expect(barrier.arrived).toBeGreaterThanOrEqual(20);
+  });
+
+  const lengths = (): number[] =>
+    image.ranges().map((range) => {
+      const [first, last] = range.slice("bytes=".length).split("-").map(Number) as [number, number];
+      return last - first + 1;
+    });
+  const total = (): number => lengths().reduce((sum, length) => sum + length, 0);
+
+  test("scattered ones fetch what they read and not a byte more", async () => {
+    const path = await mount();
+    // Backwards: each lies before what was read last. Not page 0, where the kernel reads ahead.
+    for (let index = 60; index >= 0; index -= 3) await readPage(path(index), 2);
+    expect(total()).toBe(21 * chunkBytes);
+  });
+
+  test("those in order are widened, never beyond amplify_io, and not at all with amplify_io 0", async () => {
+    for (const amplify_io of [4 * chunkBytes, 0]) {
+      const path = await mount({ amplify_io });
+      for (let index = 0; index < 20; index++) await readPage(path(index), 2);
+      await expect.poll(async () => (await nydusd.client.inflight()).length).toBe(0);
+      if (amplify_io === 0) expect(total()).toBe(20 * chunkBytes);
+      else expect(Math.max(...lengths())).toBe(amplify_io);
+    }
+  });
+
+  test("of an image whose blob metadata came with it cost one request each, and none when the data is in the cache", async () => {
+    const path = await mount();
+    await readPage(path(5), 2);
+    expect(image.registry.requests.map(({ method, range }) => [method, range])).toEqual([
+      ["GET", `bytes=${5 * fileBytes + 2 * chunkBytes}-${5 * fileBytes + 3 * chunkBytes - 1}`],
+    ]);
+    const at = `/${mounts}`;
+    await nydusd.client.umount(at);
+    image.registry.resetCounters();
+    const config = registryConfig(image.registry.host, workspace.path(`cache-${mounts}`));
+    await nydusd.client.mount(at, { source: image.bootstrap, fs_type: "rafs", config, probe: true });
+    await readPage(path(5), 2);
+    expect(image.registry.requests).toEqual([]);
+  });
+
+  test("fetch the metadata of a blob once, however many readers come before it is there", async () => {
+    const at = `/${++mounts}`;
+    image.registry.resetCounters();
+    const config = registryConfig(image.registry.host, workspace.path("empty-cache"));
+    await nydusd.client.mount(at, { source: image.bootstrap, fs_type: "rafs", config });
+    await Promise.all([60, 30, 0].map((index) => readPage(join(nydusd.mountpoint, at, fileOf(index)), 2)));
+    // Data, and one range more.
+    expect(lengths().filter((length) => length !== chunkBytes)).toHaveLength(1);
+    expect(image.ranges()).toHaveLength(4);
   });
 });

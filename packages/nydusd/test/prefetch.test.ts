@@ -98,4 +98,22 @@ describe("the prefetch table of an image that `nydus-image convert --prefetch-pa
     await expect.poll(() => limit.hits(), { timeout: 20_000 }).toBe(20);
     await expect.poll(async () => (await metrics()).entries_count, { timeout: 20_000 }).toBe((listed.length * fileBytes) / 4096);
   });
+
+  test("160 mounts at once with everything to prefetch answer while the registry answers nobody", async () => {
+    const never = new Barrier(Number.POSITIVE_INFINITY);
+    image.registry.faults.add({ path: /blobs/ }, { hold: never.pass });
+    const config = (index: number): string =>
+      registryConfig(image.registry.host, image.newCache(`layers-${index}`), {
+        backend: { timeout: 60 },
+        rafs: { fs_prefetch: { enable: true, prefetch_all: true } },
+      });
+    const all = Array.from({ length: 160 }, (_, index) => index);
+    const request = { source: image.bootstrap, fs_type: "rafs" } as const;
+    await Promise.all(all.map((index) => nydusd.client.mount(`/layer-${index}`, { ...request, config: config(index) })));
+    const { backend_collection: mounted } = await nydusd.client.info();
+    expect(Object.keys(mounted ?? {})).toHaveLength(all.length);
+    expect(never.arrived).toBeLessThanOrEqual(prefetchInFlight);
+    await Promise.all(all.map((index) => nydusd.client.umount(`/layer-${index}`)));
+    never.open();
+  });
 });

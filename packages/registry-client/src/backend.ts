@@ -3,6 +3,7 @@ import { RegistryClient } from "./client.ts";
 import type { Credentials } from "./credentials/credentials.ts";
 import { RegistryError } from "./errors.ts";
 import type { ProxyOptions } from "./http/proxy.ts";
+import type { HostTraffic } from "./http/traffic.ts";
 import { ReadMetrics, type ReadMetricsSnapshot } from "./metrics.ts";
 import { serverOf } from "./reference.ts";
 import { type WatchedHosts, watchRegistryHosts } from "./watched-hosts.ts";
@@ -17,6 +18,8 @@ export interface BlobReadOptions {
   readonly deadlineMs: number;
   readonly signal?: AbortSignal;
   readonly priority: "demand" | "prefetch";
+  /** Fires when somebody begins to wait for what `prefetch` was asked for. */
+  readonly demanded?: AbortSignal;
 }
 
 export interface RegistryBackendOptions {
@@ -48,6 +51,8 @@ export interface RegistryBackendOptions {
   /** Told about changed, broken and missing hosts files, one line each. */
   readonly onWarning?: (line: string) => void;
   readonly requestsPerHostMax?: number;
+  /** Shared with other back ends of the process; default one of its own. */
+  readonly traffic?: HostTraffic;
   readonly now?: () => number;
 }
 
@@ -104,7 +109,7 @@ export async function registryBackend(options: RegistryBackendOptions): Promise<
       host: options.host,
       hosts: watched?.hosts ?? fallback(),
       rewriteRedirect: redirectRewriter(options),
-      ...pick(options, ["credentials", "proxy", "timeoutMs", "connectTimeoutMs", "retryLimit", "requestsPerHostMax", "now"]),
+      ...pick(options, ["credentials", "proxy", "timeoutMs", "connectTimeoutMs", "retryLimit", "requestsPerHostMax", "traffic", "now"]),
     });
   } catch (error) {
     await watched?.[Symbol.asyncDispose]();

@@ -5,9 +5,11 @@ import type { Credentials } from "./credentials/credentials.ts";
 import { type Descriptor, MANIFEST_ACCEPT } from "./descriptor.ts";
 import { sha256, verifyDigest } from "./digest.ts";
 import { RegistryError } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
 import { Deadline } from "./http/deadline.ts";
 import type { Priority } from "./http/gate.ts";
 import type { ProxyOptions } from "./http/proxy.ts";
+import type { HostTraffic } from "./http/traffic.ts";
 import type { Answer } from "./http/transport.ts";
 import { ANSWER_BYTES_MAX, MANIFEST_BYTES_MAX, READ_BYTES_MAX } from "./limits.ts";
 import { mountBlob, type PushBlobOptions, type PushSource, pushBlob } from "./push/push-blob.ts";
@@ -32,6 +34,7 @@ export interface RegistryClientOptions {
   readonly retryLimit?: number;
   readonly rewriteRedirect?: (target: URL) => URL;
   readonly requestsPerHostMax?: number;
+  readonly traffic?: HostTraffic;
   readonly now?: () => number;
   readonly random?: () => number;
 }
@@ -41,6 +44,8 @@ export interface CallOptions {
   readonly deadlineMs: number;
   readonly signal?: AbortSignal;
   readonly priority?: Priority;
+  /** Fires when somebody begins to wait for what `prefetch` was asked for. */
+  readonly demanded?: AbortSignal;
   /** Added to the request itself (not to token requests). */
   readonly headers?: Readonly<Record<string, string>>;
   /** Added while the request goes through the proxy. */
@@ -334,8 +339,9 @@ export class RegistryClient {
   }
 }
 
-function common(options: CallOptions): { priority: Priority; proxyHeaders?: Readonly<Record<string, string>> } {
-  return { priority: options.priority ?? "demand", ...(options.proxyHeaders === undefined ? {} : { proxyHeaders: options.proxyHeaders }) };
+function common(options: CallOptions): Pick<Exchange, "priority" | "demanded" | "proxyHeaders"> {
+  const { priority = "demand", demanded, proxyHeaders } = options;
+  return { priority, ...(demanded === undefined ? {} : { demanded }), ...(proxyHeaders === undefined ? {} : { proxyHeaders }) };
 }
 
 /** @throws RegistryError REGISTRY_TOO_LARGE */

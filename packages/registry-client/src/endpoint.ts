@@ -20,6 +20,8 @@ export interface EndpointRequest {
   /** `repository:NAME:pull`: used when the challenge names none, and for what it forgot. */
   readonly scopes: readonly string[];
   readonly priority: Priority;
+  /** Fires when somebody begins to wait for what `prefetch` was asked for. */
+  readonly demanded?: AbortSignal;
   readonly direct?: boolean;
   readonly proxyHeaders?: Readonly<Record<string, string>>;
   readonly idleTimeoutMs?: number;
@@ -100,6 +102,7 @@ export class Endpoint {
         ...(body === undefined ? {} : { body }),
         tls: this.tls,
         priority: request.priority,
+        ...(request.demanded === undefined ? {} : { demanded: request.demanded }),
         signal,
         attempt,
         ...connectTimeout(this.config),

@@ -18,6 +18,7 @@ export {
 } from "./descriptor.ts";
 export { RegistryError, type RegistryErrorCode, type RequestSummary, withoutSecrets } from "./errors.ts";
 export type { ProxyOptions } from "./http/proxy.ts";
+export { HostTraffic } from "./http/traffic.ts";
 export type { BlobBytes, ImageSource, ImageTarget, WriteOptions } from "./images/image.ts";
 export { LayoutImage } from "./images/layout-image.ts";
 export { openImageSource, openImageTarget } from "./images/open.ts";

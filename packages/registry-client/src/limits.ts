@@ -31,6 +31,10 @@ export const REQUESTS_PER_HOST_MIN = 4;
 export const SLOW_DOWN_WINDOW_MS = 1_000;
 /** Time without a 429 that gives one place back: from the minimum to the maximum in about two and a half minutes. */
 export const SPEED_UP_MS = 5_000;
+/** Hosts whose traffic is remembered; beyond it those without any are forgotten. */
+export const HOSTS_WATCHED_MAX = 1_000;
+/** How long the body of a prefetch request may rest, in all, for readers: within what servers allow a slow client (nginx: 60 s). */
+export const PREFETCH_REST_MAX_MS = 5_000;
 /** Requests that wait for a host. Beyond it: REGISTRY_BUSY. */
 export const QUEUE_PER_HOST_MAX = 8192;
 

@@ -295,6 +295,7 @@ export class Requester {
       headers,
       tls: { ...endpoint.tls, clientCertificates: [] },
       priority: exchange.priority,
+      ...(exchange.demanded === undefined ? {} : { demanded: exchange.demanded }),
       signal,
       attempt,
       ...(exchange.direct === undefined ? {} : { direct: exchange.direct }),

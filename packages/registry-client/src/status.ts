@@ -17,7 +17,7 @@ export async function statusError(
     new RegistryError(code, what, { request: answer.request, retryable, ...(hint === undefined ? {} : { hint }), ...retryAfter(answer) });
   const { status } = answer;
   if (status === 429) {
-    transport.gate(answer.url).slowDown(retryAfter(answer).retryAfterMs);
+    transport.traffic.gate(answer.url).slowDown(retryAfter(answer).retryAfterMs);
     return of("REGISTRY_RATE_LIMITED", true, "the registry limits requests; log in for a higher limit, or use a mirror");
   }
   if (status === 401)

@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { Gate } from "../src/http/gate.ts";
+import { HostTraffic } from "../src/http/traffic.ts";
+import { bytes, CALL, client, registry } from "./helpers.ts";
 import { PREFETCH_REQUESTS_PER_HOST_MAX, REQUESTS_PER_HOST_MAX, REQUESTS_PER_HOST_MIN, SPEED_UP_MS } from "../src/limits.ts";
 
 const never = new AbortController().signal;
@@ -64,5 +66,67 @@ describe("the places of a host", () => {
     pass(20);
     await waiting;
     expect(entered).toEqual(["demand", "prefetch"]);
+  });
+});
+
+describe("prefetch that somebody begins to wait for", () => {
+  test("leaves the line of prefetch, also while prefetch rests", async () => {
+    const gate = new Gate();
+    gate.slowDown(60_000);
+    const demanded = new AbortController();
+    const waiting = gate.acquire("prefetch", never, demanded.signal);
+    expect(gate.queued).toBe(1);
+    demanded.abort();
+    const release = await waiting;
+    expect([gate.active, gate.queued]).toEqual([1, 0]);
+    release();
+    // Already demanded when it comes: it does not even queue.
+    (await gate.acquire("prefetch", never, demanded.signal))();
+    expect(gate.active).toBe(0);
+  });
+});
+
+describe("the body of a prefetch request", () => {
+  test("rests while anybody waits for a request, at whichever host, and goes on when nobody does", async () => {
+    const [server, other] = [await registry(), await registry()];
+    const blob = bytes(1_000_000);
+    const { digest } = server.putBlob(blob);
+    other.putBlob(blob);
+    const traffic = new HostTraffic();
+    const [background, reader] = [client({ host: server.host, traffic }), client({ host: other.host, traffic })];
+    const [held, answer] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const hold = (): Promise<void> => {
+      held.resolve();
+      return answer.promise;
+    };
+    other.faults.add({ path: /blobs/ }, { hold });
+    const order: string[] = [];
+    const range = { offset: 0, length: blob.length };
+    const read = reader.readRange("a/b", digest, range, CALL).then(() => order.push("read"));
+    await held.promise;
+    const prefetch = background.readRange("a/b", digest, range, { ...CALL, priority: "prefetch" }).then(() => order.push("prefetch"));
+    // Prefetch has its whole answer under way when another whole answer has come and gone over the same server.
+    await expect.poll(() => server.counters.blobBytes).toBe(blob.length);
+    await fetch(`http://${server.host}/v2/a/b/blobs/${digest}`).then((response) => response.arrayBuffer());
+    expect(order).toEqual([]);
+    answer.resolve();
+    await Promise.all([read, prefetch]);
+    expect(order).toEqual(["read", "prefetch"]);
+  });
+
+  test("does not rest once it is demanded itself", async () => {
+    const server = await registry();
+    const blob = bytes(1_000_000);
+    const { digest } = server.putBlob(blob);
+    const traffic = new HostTraffic();
+    const somebody = traffic.demand.enter();
+    const demanded = new AbortController();
+    const range = { offset: 0, length: blob.length };
+    const options = { deadlineMs: 4_000, priority: "prefetch", demanded: demanded.signal } as const;
+    const waiting = client({ host: server.host, traffic }).readRange("a/b", digest, range, options);
+    await expect.poll(() => server.counters.blobBytes).toBe(blob.length);
+    demanded.abort();
+    expect(await waiting).toEqual(blob);
+    somebody();
   });
 });

@@ -119,7 +119,7 @@ describe("answers that are not success", () => {
     const start = performance.now();
     expect(await reader.readRange("a/b", digest, { offset: 0, length: 1 }, CALL)).toHaveLength(1);
     expect(performance.now() - start).toBeGreaterThanOrEqual(990);
-    const gate = reader.requester.transport.gate(new URL(`http://${server.host}`));
+    const gate = reader.requester.transport.traffic.gate(new URL(`http://${server.host}`));
     expect(gate.prefetchShare).toBe(6);
   });
 

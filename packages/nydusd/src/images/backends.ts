@@ -1,6 +1,13 @@
 import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
 import { parseMirrors } from "@nydus-ts/mirror-config";
-import { type Credentials, credentialOfAuth, type ProxyOptions, registryBackend, staticCredentials } from "@nydus-ts/registry-client";
+import {
+  type Credentials,
+  credentialOfAuth,
+  HostTraffic,
+  type ProxyOptions,
+  registryBackend,
+  staticCredentials,
+} from "@nydus-ts/registry-client";
 import type { ConfigV2, RegistryConfig } from "../config/index.ts";
 import { describeError, NydusdError } from "../errors.ts";
 import { readDeadlineDefaultMs } from "../limits.ts";
@@ -31,6 +38,7 @@ interface Opened {
 /** The back ends of the daemon: one for each distinct configuration, ended with its last use. */
 export class BackendPool {
   readonly #entries = new Map<string, Entry>();
+  readonly #traffic = new HostTraffic();
   readonly #log: Log;
   readonly #events: ErrorEvents;
 
@@ -75,7 +83,7 @@ export class BackendPool {
   }
 
   async #open(config: ConfigV2, name: string): Promise<ImageBackend> {
-    const { inner, setAuth } = await openBackend(config, (line) => this.#log.warn(`${name}: ${line}`));
+    const { inner, setAuth } = await openBackend(config, this.#traffic, (line) => this.#log.warn(`${name}: ${line}`));
     const backend = new MeteredBackend(inner, (blobId, range, error) => {
       const text = `${name}: blob ${blobId.slice(0, 12)} [${range.offset}..${range.offset + range.length}): ${describeError(error)}`;
       this.#events.push(text);
@@ -86,7 +94,7 @@ export class BackendPool {
   }
 }
 
-async function openBackend({ backend }: ConfigV2, onWarning: (line: string) => void): Promise<Opened> {
+async function openBackend({ backend }: ConfigV2, traffic: HostTraffic, onWarning: (line: string) => void): Promise<Opened> {
   if (backend?.type === "localfs" && backend.localfs != null) {
     const { blob_file, dir, alt_dirs } = backend.localfs;
     const inner = localfsBackend({
@@ -99,12 +107,12 @@ async function openBackend({ backend }: ConfigV2, onWarning: (line: string) => v
     };
     return { inner, setAuth };
   }
-  if (backend?.type === "registry" && backend.registry != null) return openRegistry(backend.registry, onWarning);
+  if (backend?.type === "registry" && backend.registry != null) return openRegistry(backend.registry, traffic, onWarning);
   const known = "localfs and registry work";
   throw new NydusdError("UNSUPPORTED", `backend.type ${JSON.stringify(backend?.type)} is not built in this version; ${known}`);
 }
 
-async function openRegistry(config: RegistryConfig, onWarning: (line: string) => void): Promise<Opened> {
+async function openRegistry(config: RegistryConfig, traffic: HostTraffic, onWarning: (line: string) => void): Promise<Opened> {
   const { proxy } = config;
   try {
     const inner = await registryBackend({
@@ -123,6 +131,7 @@ async function openRegistry(config: RegistryConfig, onWarning: (line: string) =>
       blobUrlScheme: config.blob_url_scheme,
       blobRedirectedHost: config.blob_redirected_host,
       onWarning,
+      traffic,
     });
     return { inner, setAuth: (auth) => inner.setCredentials(credentialsOf(auth, undefined)) };
   } catch (cause) {

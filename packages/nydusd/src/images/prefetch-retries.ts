@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { ChunkStoreError } from "@nydus-ts/chunk-store";
 import { describeError } from "../errors.ts";
 import { prefetchRetriesMax, prefetchRetryMaxMs, prefetchRetryMinMs } from "../limits.ts";
 import type { Log } from "../log/log.ts";
@@ -36,12 +37,15 @@ export class PrefetchRetries {
   }
 }
 
-/** What the back end itself said of its failure, below what the cache made of it. */
+/** Whether a host may give later what it did not give now. The back end's own word counts, below what the cache made of it. */
 function causeOf(error: unknown): { readonly retryable: boolean; readonly retryAfterMs?: number } {
-  for (let each = error; each instanceof Error; each = each.cause) {
-    const { code, retryable, retryAfterMs } = each as { code?: unknown; retryable?: unknown; retryAfterMs?: unknown };
-    if (typeof retryable === "boolean") return { retryable, ...(typeof retryAfterMs === "number" ? { retryAfterMs } : {}) };
-    if (code === "CHUNK_DEADLINE") return { retryable: true };
+  if (!(error instanceof ChunkStoreError) || (error.code !== "CHUNK_BACKEND" && error.code !== "CHUNK_DEADLINE"))
+    return { retryable: false };
+  let { retryable, retryAfterMs }: { retryable: boolean; retryAfterMs?: number } = error as ChunkStoreError & { retryAfterMs?: number };
+  for (let each = error.cause; each instanceof Error; each = each.cause) {
+    const own = each as { retryable?: unknown; retryAfterMs?: unknown };
+    if (typeof own.retryable === "boolean") retryable = own.retryable;
+    if (typeof own.retryAfterMs === "number") retryAfterMs = own.retryAfterMs;
   }
-  return { retryable: false };
+  return { retryable, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
 }

@@ -10,10 +10,8 @@ import {
 
 export type Priority = "demand" | "prefetch";
 
-interface Waiter {
-  readonly start: () => void;
-  readonly signal: AbortSignal;
-}
+/** Takes its place when called. */
+type Waiter = () => void;
 
 /**
  * Bounds the requests to one host. Demand goes first, and prefetch never holds more than its share, so a reader finds a free place.
@@ -60,34 +58,50 @@ export class Gate {
     return this.#prefetchShare;
   }
 
+  /** Nothing runs, nothing waits, and the host has not asked for less lately. */
+  get pristine(): boolean {
+    this.#speedUp();
+    return this.#active === 0 && this.queued === 0 && this.#places === this.#max && this.#prefetchShare === this.#prefetchMax;
+  }
+
   /**
    * Waits for a place. The returned function gives it back; calling it twice is harmless.
    *
+   * @param demanded  makes prefetch demand when it fires
    * @throws RegistryError REGISTRY_BUSY when too many wait already
    * @throws the signal's reason when it fires first
    */
-  async acquire(priority: Priority, signal: AbortSignal): Promise<() => void> {
+  async acquire(wanted: Priority, signal: AbortSignal, demanded?: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();
+    const priority = demanded?.aborted === true ? "demand" : wanted;
     if (this.#admits(priority)) return this.#enter(priority);
     if (this.queued >= QUEUE_PER_HOST_MAX) {
       throw new RegistryError("REGISTRY_BUSY", `${QUEUE_PER_HOST_MAX} requests already wait for this host`, { retryable: true });
     }
-    const queue = this.#waiting[priority];
     return new Promise((resolve, reject) => {
+      let kind = priority;
+      const leave = (): void => {
+        this.#waiting[kind].delete(waiter);
+        signal.removeEventListener("abort", onAbort);
+        demanded?.removeEventListener("abort", onDemanded);
+      };
       const onAbort = (): void => {
-        queue.delete(waiter);
+        leave();
         reject(signal.reason);
       };
-      const waiter: Waiter = {
-        signal,
-        start: () => {
-          signal.removeEventListener("abort", onAbort);
-          queue.delete(waiter);
-          resolve(this.#enter(priority));
-        },
+      const onDemanded = (): void => {
+        this.#waiting[kind].delete(waiter);
+        kind = "demand";
+        this.#waiting[kind].add(waiter);
+        this.#wake();
       };
-      queue.add(waiter);
+      const waiter = (): void => {
+        leave();
+        resolve(this.#enter(kind));
+      };
+      this.#waiting[kind].add(waiter);
       signal.addEventListener("abort", onAbort, { once: true });
+      if (kind === "prefetch") demanded?.addEventListener("abort", onDemanded, { once: true });
     });
   }
 
@@ -147,7 +161,7 @@ export class Gate {
     for (const priority of ["demand", "prefetch"] as const) {
       for (const waiter of this.#waiting[priority]) {
         if (!this.#admits(priority)) break;
-        waiter.start();
+        waiter();
       }
     }
   }

@@ -1,9 +1,10 @@
 import { Agent, type Dispatcher, ProxyAgent } from "undici";
 import { RegistryError, type RequestSummary, withoutSecrets } from "../errors.ts";
-import { CONNECT_TIMEOUT_DEFAULT_MS, IDLE_TIMEOUT_DEFAULT_MS, REQUESTS_PER_HOST_MAX } from "../limits.ts";
-import { Gate, type Priority } from "./gate.ts";
+import { CONNECT_TIMEOUT_DEFAULT_MS, IDLE_TIMEOUT_DEFAULT_MS, PREFETCH_REST_MAX_MS, REQUESTS_PER_HOST_MAX } from "../limits.ts";
+import type { Priority } from "./gate.ts";
 import { ProxyHealth, type ProxyOptions } from "./proxy.ts";
 import { secureContext, type TlsOptions } from "./tls.ts";
+import { HostTraffic } from "./traffic.ts";
 
 export interface TransportOptions {
   /** Connection set-up, 0 = our default. */
@@ -12,6 +13,8 @@ export interface TransportOptions {
   readonly idleTimeoutMs?: number;
   readonly proxy?: ProxyOptions;
   readonly requestsPerHostMax?: number;
+  /** Shared with other clients; default one of its own. */
+  readonly traffic?: HostTraffic;
 }
 
 export interface WireRequest {
@@ -21,6 +24,8 @@ export interface WireRequest {
   readonly body?: Uint8Array | string | AsyncIterable<Uint8Array>;
   readonly tls: TlsOptions;
   readonly priority: Priority;
+  /** Fires when somebody begins to wait for what `prefetch` was asked for. */
+  readonly demanded?: AbortSignal;
   readonly signal: AbortSignal;
   readonly attempt: number;
   readonly connectTimeoutMs?: number;
@@ -48,26 +53,18 @@ export interface Answer {
 export class Transport {
   readonly #options: TransportOptions;
   readonly #dispatchers = new Map<string, Dispatcher>();
-  readonly #gates = new Map<string, Gate>();
+  readonly traffic: HostTraffic;
   readonly #proxyHealth: ProxyHealth | undefined;
   #useHttp: boolean | undefined;
   #closed = false;
 
   constructor(options: TransportOptions = {}) {
     this.#options = options;
+    this.traffic = options.traffic ?? new HostTraffic({ requestsPerHostMax: options.requestsPerHostMax });
     if (options.proxy !== undefined && options.proxy.url !== "") {
       const plain = this.#dispatcher({ caFiles: [], clientCertificates: [], skipVerify: false }, undefined, false);
       this.#proxyHealth = new ProxyHealth(options.proxy, plain, options.connectTimeoutMs || CONNECT_TIMEOUT_DEFAULT_MS);
     }
-  }
-
-  gate(url: URL): Gate {
-    let gate = this.#gates.get(url.host);
-    if (gate === undefined) {
-      gate = new Gate({ max: this.#options.requestsPerHostMax ?? REQUESTS_PER_HOST_MAX });
-      this.#gates.set(url.host, gate);
-    }
-    return gate;
   }
 
   /**
@@ -117,34 +114,43 @@ export class Transport {
 
   async #exchange(request: WireRequest, throughProxy: boolean): Promise<Answer> {
     if (this.#closed) throw new RegistryError("REGISTRY_CLOSED", "the registry client was closed", { request: summary(request) });
-    let release: (() => void) | undefined;
+    const { priority, signal, demanded } = request;
+    const watched = priority === "demand" ? this.traffic.demand.enter() : undefined;
+    let place: (() => void) | undefined;
+    const release = (): void => {
+      watched?.();
+      place?.();
+    };
     try {
-      release = await this.gate(request.url).acquire(request.priority, request.signal);
+      place = await this.traffic.gate(request.url).acquire(priority, signal, demanded);
+      // The system's roots cost 100 ms and more to load: who talks plain HTTP does not need them.
+      const tls = request.url.protocol === "http:" && !throughProxy ? undefined : request.tls;
       const idleMs = request.idleTimeoutMs ?? (this.#options.idleTimeoutMs || IDLE_TIMEOUT_DEFAULT_MS);
-      const answer = await this.#dispatcher(request.tls, request.connectTimeoutMs, throughProxy).request({
+      const answer = await this.#dispatcher(tls, request.connectTimeoutMs, throughProxy).request({
         // undici also takes async iterables, its types do not say so.
         body: (request.body ?? null) as Buffer | null,
         origin: request.url.origin,
         path: request.url.pathname + request.url.search,
         method: request.method,
         headers: request.headers as Record<string, string | string[]>,
-        signal: request.signal,
+        signal,
         headersTimeout: idleMs,
         bodyTimeout: idleMs,
       });
-      return wrap(request, answer, release);
+      return wrap(request, answer, release, this.traffic);
     } catch (error) {
-      release?.();
+      release();
       throw translate(error, request, throughProxy ? this.#options.proxy : undefined);
     }
   }
 
-  #dispatcher(tls: TlsOptions, connectTimeoutMs: number | undefined, throughProxy: boolean): Dispatcher {
+  #dispatcher(tls: TlsOptions | undefined, connectTimeoutMs: number | undefined, throughProxy: boolean): Dispatcher {
     const timeoutMs = connectTimeoutMs ?? (this.#options.connectTimeoutMs || CONNECT_TIMEOUT_DEFAULT_MS);
-    const key = JSON.stringify([tls.caFiles, tls.clientCertificates, tls.skipVerify, timeoutMs, throughProxy]);
+    const key = JSON.stringify([tls?.caFiles, tls?.clientCertificates, tls?.skipVerify, timeoutMs, throughProxy]);
     let dispatcher = this.#dispatchers.get(key);
     if (dispatcher === undefined) {
-      const connect = { secureContext: secureContext(tls), rejectUnauthorized: !tls.skipVerify, timeout: timeoutMs, allowH2: false };
+      const security = tls === undefined ? {} : { secureContext: secureContext(tls), rejectUnauthorized: !tls.skipVerify };
+      const connect = { ...security, timeout: timeoutMs, allowH2: false };
       const common = {
         connections: this.#options.requestsPerHostMax ?? REQUESTS_PER_HOST_MAX,
         pipelining: 1,
@@ -170,7 +176,7 @@ export function summary(request: { method: string; url: URL; attempt: number }, 
   };
 }
 
-function wrap(request: WireRequest, answer: Dispatcher.ResponseData, release: () => void): Answer {
+function wrap(request: WireRequest, answer: Dispatcher.ResponseData, release: () => void, traffic: HostTraffic): Answer {
   const { body } = answer;
   body.once("close", release);
   body.on("error", release); // also: an error after the consumer left must not be uncaught
@@ -189,7 +195,7 @@ function wrap(request: WireRequest, answer: Dispatcher.ResponseData, release: ()
     request: summary(request, answer.statusCode),
     header: (name) => values(name)[0],
     headerValues: values,
-    body: pieces(body, request, release),
+    body: pieces(body, request, release, traffic),
     async text(bytesMax) {
       const parts: Uint8Array[] = [];
       let bytes = 0;
@@ -204,13 +210,19 @@ function wrap(request: WireRequest, answer: Dispatcher.ResponseData, release: ()
   };
 }
 
+/** Prefetch stops reading while somebody waits for another request: the sender then has to stop too, and the link is free. */
 async function* pieces(
   body: AsyncIterable<Uint8Array> & { destroy(): unknown },
   request: WireRequest,
   release: () => void,
+  traffic: HostTraffic,
 ): AsyncGenerator<Uint8Array> {
+  let restMs = request.priority === "prefetch" ? PREFETCH_REST_MAX_MS : 0;
   try {
-    yield* body;
+    for await (const piece of body) {
+      yield piece;
+      restMs -= await traffic.demand.quiet(restMs, request.signal, request.demanded);
+    }
   } catch (error) {
     throw translate(error, request, undefined);
   } finally {

@@ -1,0 +1,28 @@
+import { HOSTS_WATCHED_MAX } from "../limits.ts";
+import { DemandWatch } from "./demand-watch.ts";
+import { Gate } from "./gate.ts";
+
+/**
+ * What is under way to each host, and whether anybody waits for it. One for all clients that share a machine's link: a registry counts
+ * its callers by address, whatever the number of images, and a reader of one image goes before the prefetch of another.
+ */
+export class HostTraffic {
+  readonly demand = new DemandWatch();
+  readonly #gates = new Map<string, Gate>();
+  readonly #perHostMax: number | undefined;
+
+  constructor(options: { readonly requestsPerHostMax?: number | undefined } = {}) {
+    this.#perHostMax = options.requestsPerHostMax;
+  }
+
+  gate(url: URL): Gate {
+    let gate = this.#gates.get(url.host);
+    if (gate === undefined) {
+      // Targets of redirects come and go; what is idle and was not slowed down is as good as new.
+      if (this.#gates.size >= HOSTS_WATCHED_MAX) for (const [host, each] of this.#gates) if (each.pristine) this.#gates.delete(host);
+      gate = new Gate(this.#perHostMax === undefined ? {} : { max: this.#perHostMax });
+      this.#gates.set(url.host, gate);
+    }
+    return gate;
+  }
+}
