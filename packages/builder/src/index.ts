@@ -11,6 +11,7 @@ export { type LoadedImage, loadImage, withoutInlinedBootstrap } from "./load-tre
 export { type MergeOptions, type MergeResult, mergeLayers } from "./merge.ts";
 export { cloneTree } from "./overlay.ts";
 export { type PrefetchPatterns, type PrefetchPolicy, parsePrefetchPatterns } from "./prefetch.ts";
+export { type ChunkBytes, RepackedBlob, type RepackOptions } from "./repack.ts";
 export type { XattrReader } from "./sources/directory.ts";
 export { readPieces } from "./sources/file-pieces.ts";
 export type { WhiteoutSpec } from "./whiteouts.ts";

@@ -88,11 +88,25 @@ export class ChunkReader {
     }
   }
 
-  async #decode(item: number): Promise<Uint8Array> {
+  /**
+   * The stored bytes of a chunk, whose data was verified; undefined for members of batches and zran contexts and for encrypted chunks: no
+   * other blob can hold those as they are. Throws as `read`.
+   */
+  async readStored(chunk: number): Promise<Uint8Array | undefined> {
+    await this.read(chunk);
+    const item = this.#items.itemOf(chunk);
+    if (this.#items.contextOf(item) >= 0 || this.info.isEncrypted(chunk)) return undefined;
+    return await this.#fetch(item);
+  }
+
+  async #fetch(item: number): Promise<Uint8Array> {
     const { blob, backend, deadlineMs, signal } = this.#options;
     const range = { offset: this.#items.storedOffset(item), length: this.#items.storedSize(item) };
-    const stored = await backend.read(blob.id, range, { deadlineMs, signal, priority: "demand" });
-    const { data } = await decodeItem(blob, this.#items, item, stored, pool, true);
+    return await backend.read(blob.id, range, { deadlineMs, signal, priority: "demand" });
+  }
+
+  async #decode(item: number): Promise<Uint8Array> {
+    const { data } = await decodeItem(this.#options.blob, this.#items, item, await this.#fetch(item), pool, true);
     if (this.#items.contextOf(item) >= 0) this.#keep(item, data);
     return data;
   }

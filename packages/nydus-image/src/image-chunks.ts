@@ -9,7 +9,7 @@ import { blobReadDeadlineMs } from "./limits.ts";
 const tarReadBytes = 1024 * 1024;
 
 export interface BackendFlags {
-  blob?: string;
+  blob?: string | undefined;
   blobDir?: string;
   backendType?: string;
   backendConfig?: string;
@@ -89,6 +89,11 @@ export class ImageChunks {
       this.#signal.throwIfAborted();
       if (reader.info.uncompressedSize(chunk) > 0) yield { offset: reader.info.uncompressedOffset(chunk), data: await reader.read(chunk) };
     }
+  }
+
+  /** What knows the chunks of a blob, for blobs that are not tarfs. @throws ChunkStoreError */
+  reader(blobIndex: number): Promise<ChunkReader> {
+    return this.#reader(this.#file.bootstrap.blobs[blobIndex]);
   }
 
   get #limits() {

@@ -6,6 +6,7 @@ import { addCreate } from "./commands/create.ts";
 import { addExport } from "./commands/export.ts";
 import { addInspect } from "./commands/inspect.ts";
 import { addMerge } from "./commands/merge.ts";
+import { addOptimize } from "./commands/optimize.ts";
 import { addStat } from "./commands/stat.ts";
 import { addUnpack } from "./commands/unpack.ts";
 import { addUnsupported } from "./commands/unsupported.ts";
@@ -40,6 +41,7 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
   addStat(program, context);
   addUnpack(program, context);
   addExport(program, context);
+  addOptimize(program, context);
   addUnsupported(program);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });

@@ -83,7 +83,6 @@ describe("run-time failures end with status 1 and one Error", () => {
     ["create", ...to("a"), "--encrypt", source],
     ["create", ...to("a"), "--batch-size", "0x10000", source],
     ["create", ...to("a"), "-t", "tar-tarfs", temporary.join("layer.tar")],
-    ["optimize", "-B", "x"],
     ["chunkdict", "generate", "x"],
     ["compact", "-B", "x"],
     ["convert", "--source", "a", "--target", "b", "--chunk-dict", "bootstrap:registry:c"],

@@ -4,7 +4,6 @@ import { unsupported } from "../errors.ts";
 
 const verbs = {
   compact: "convert the image again with `nydus-image convert`; equal chunks of a layer are stored once",
-  optimize: "convert with `nydus-image convert --prefetch-patterns`, which orders what is needed first",
   chunkdict: "convert without a chunk dictionary",
 } as const;
 

@@ -1,0 +1,98 @@
+/** An image that is read, changed in part, and written again: what `optimize` and `compact` share. */
+import {
+  type BlobEntry,
+  type ChunkBytes,
+  type Compressor,
+  compressorNumbers,
+  type Digester,
+  type LoadedImage,
+  loadImage,
+  type TreeNode,
+} from "@nydus-ts/builder";
+import { type Bootstrap, blobFeatures, digesters, superFlags } from "@nydus-ts/rafs-format";
+import { numberTree, type StoredChunk, writeBootstrap, writeBootstrapV5 } from "@nydus-ts/rafs-format/writer";
+import { type BootstrapFile, storedBlobId } from "./bootstrap-file.ts";
+import { compressorOf } from "./commands/merge.ts";
+import { unsupported } from "./errors.ts";
+import type { ImageChunks } from "./image-chunks.ts";
+
+export interface EditableImage extends LoadedImage {
+  file: BootstrapFile;
+  /** nodes of the prefetch table */
+  prefetch: TreeNode[];
+}
+
+/**
+ * Reads an image whose chunks may be moved. Its blobs get the ids under which they are stored.
+ * @throws NydusImageError IMAGE_UNSUPPORTED (tarfs: nothing says where a chunk's digest is; encrypted: a new blob would need the key); RafsError
+ */
+export function loadEditable(file: BootstrapFile, verb: string): EditableImage {
+  const { flags } = file.bootstrap;
+  if ((flags & superFlags.tarfsMode) !== 0n)
+    throw unsupported(`${verb} of a tarfs image`, "its data is a plain tar; build it with `--type tar-rafs`");
+  if ((flags & superFlags.encryptionAes128Xts) !== 0n)
+    throw unsupported(`${verb} of an encrypted image`, "build it again with `create --encrypt`");
+  const image = loadImage(file.bytes);
+  for (const [i, blob] of image.blobs.entries()) {
+    blob.id = storedBlobId(file, file.bootstrap.blobs[i]);
+    blob.features = (blob.features & ~blobFeatures.inlinedFsMeta) >>> 0;
+  }
+  return { ...image, file, prefetch: prefetchNodes(image) };
+}
+
+function prefetchNodes({ bootstrap, root }: LoadedImage): TreeNode[] {
+  const wanted = new Map(bootstrap.prefetchNids.map((nid, i) => [nid, i]));
+  const nodes: TreeNode[] = [];
+  if (wanted.size === 0) return nodes;
+  for (const { path, nid } of bootstrap.walk()) {
+    const position = wanted.get(nid);
+    if (position !== undefined) nodes[position] ??= findNode(root, Buffer.from(path).toString("latin1"))!;
+  }
+  return nodes.filter((node) => node !== undefined);
+}
+
+/** The node of an absolute path, one byte per code unit; links are not followed. */
+export function findNode(root: TreeNode, path: string): TreeNode | undefined {
+  let node: TreeNode | undefined = root;
+  for (const name of path.split("/").filter((part) => part !== "")) node = node?.children?.get(name);
+  return node;
+}
+
+/** The bootstrap of the tree as it is now, with the settings of the image it was. */
+export function writeEdited(image: EditableImage, blobs: readonly BlobEntry[]): Buffer {
+  const { bootstrap, root, prefetch } = image;
+  const order = numberTree(root);
+  const isV5 = bootstrap.version === 5;
+  return (isV5 ? writeBootstrapV5 : writeBootstrap)({
+    root,
+    nodeCount: order.length,
+    blobs,
+    chunkSize: bootstrap.chunkSize,
+    compressor: compressorNumbers[compressorOf(bootstrap.flags)],
+    digester: digesters.indexOf(digesterOf(bootstrap)),
+    cipher: 0,
+    explicitUidGid: (bootstrap.flags & superFlags.explicitUidGid) !== 0n,
+    hasXattr: !isV5 || order.some((node) => node.xattrs !== undefined),
+    prefetch,
+  });
+}
+
+export function digesterOf(bootstrap: Bootstrap): Digester {
+  return (bootstrap.flags & superFlags.hashSha256) !== 0n ? "sha256" : "blake3";
+}
+
+/** The compressor of a new blob: that of the image. No chunk is stored as gzip but in layers that stay as they are. */
+export function blobCompressorOf(bootstrap: Bootstrap): Compressor {
+  const compressor = compressorOf(bootstrap.flags);
+  return compressor === "gzip" ? "zstd" : compressor;
+}
+
+/** Bytes of the chunks of an image, by their blob's place in its table. */
+export function chunkBytes(image: EditableImage, chunks: ImageChunks): ChunkBytes {
+  const index = new Map(image.blobs.map((blob, i) => [blob, i]));
+  const reader = (chunk: StoredChunk) => chunks.reader(index.get(chunk.blob)!);
+  return {
+    stored: async (chunk) => await (await reader(chunk)).readStored(chunk.index),
+    data: async (chunk) => await (await reader(chunk)).read(chunk.index),
+  };
+}
