@@ -7,7 +7,7 @@ import type { Deadline } from "./http/deadline.ts";
 import type { Priority } from "./http/gate.ts";
 import type { TlsOptions } from "./http/tls.ts";
 import type { Answer, Transport, WireRequest } from "./http/transport.ts";
-import { MIRROR_CONNECT_TIMEOUT_MS } from "./limits.ts";
+import { ERROR_BODY_BYTES_MAX, MIRROR_CONNECT_TIMEOUT_MS } from "./limits.ts";
 
 /** A request before it is known which host gets it. */
 export interface EndpointRequest {
@@ -68,12 +68,14 @@ export class Endpoint {
     const known = await this.#knownHeader(request.scopes, deadline);
     let answer = await this.#exchange(request, known, signal, attempt);
     if (answer.status !== 401) return answer;
+    answer = await settled(answer);
     let challenges = parseChallenges(answer.headerValues("www-authenticate"));
     if (challenges.length === 0 && known !== undefined) {
       // Some servers explain themselves only to those who come without a header.
       await answer.discard();
       answer = await this.#exchange(request, undefined, signal, attempt);
       if (answer.status !== 401) return answer;
+      answer = await settled(answer);
       challenges = parseChallenges(answer.headerValues("www-authenticate"));
     }
     const header = await this.#answerChallenges(challenges, request.scopes, known, answer, deadline);
@@ -235,6 +237,23 @@ export class Endpoint {
     }
     return { credential: await credentials.lookup(this.#options.registryHost, options), source };
   }
+}
+
+/**
+ * The answer with its body taken off the wire. Whoever waits for a token must hold no place at the host: the token request may need one
+ * at the same host, and 32 refused reads at once would wait for it until their deadlines.
+ */
+async function settled(answer: Answer): Promise<Answer> {
+  const text = await answer.text(ERROR_BODY_BYTES_MAX).catch(() => "");
+  await answer.discard();
+  return {
+    ...answer,
+    body: (async function* () {
+      yield Buffer.from(text);
+    })(),
+    text: async (bytesMax) => text.slice(0, bytesMax),
+    discard: async () => undefined,
+  };
 }
 
 function connectTimeout(config: HostConfig): { connectTimeoutMs?: number } {
