@@ -17,7 +17,7 @@ export interface BlobReadOptions {
 }
 
 /**
- * Where the stored bytes of blobs come from.
+ * Where the stored bytes of blobs come from. `blobBackendSuite` of `@nydus-ts/chunk-store/testing` is what every form must do.
  * `registry-client` has an adapter of this shape without importing it.
  */
 export interface BlobBackend {
@@ -28,7 +28,8 @@ export interface BlobBackend {
    * Reads exactly `range.length` stored bytes of the blob. A short answer is an error, never a short result.
    *
    * @param blobId  lower-case hex, without `sha256:`
-   * @throws Error with a stable `code` and `retryable`; the message names blob, host, status and attempts, and carries no credentials
+   * @throws Error with a stable `code` and `retryable`; the message names blob, host, status and attempts, and carries no credentials.
+   *   When `signal` fires: its reason, or an error with a code whose `cause` is the reason
    */
   read(blobId: string, range: ByteRange, options: BlobReadOptions): Promise<Uint8Array>;
 

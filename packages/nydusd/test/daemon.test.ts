@@ -22,15 +22,18 @@ const gone = async (program: { exited: Promise<number> }, mountpoint: string): P
 };
 
 describe.skipIf(goldenDir() === undefined)(`a daemon with a golden image${goldenDir() === undefined ? ` (${goldenAbsent})` : ""}`, () => {
-  test("--bootstrap and --localfs-dir mount the image at the root; SIGTERM ends it with code 0 and leaves no mount", async () => {
-    const { golden, bootstrap, blobs } = await copyCase(workspace, caseName);
-    const nydusd = await startNydusd(workspace, ["fuse", "--bootstrap", bootstrap, "--localfs-dir", blobs]);
-    expect(compareListings(await listTree(nydusd.mountpoint), readListing(golden))).toEqual([]);
-    expect((await nydusd.client.info()).state).toBe("RUNNING");
-    nydusd.program.kill("SIGTERM");
-    expect(await gone(nydusd.program, nydusd.mountpoint)).toBe(0);
-    expect(existsSync(nydusd.socket)).toBe(false);
-  });
+  test.each([caseName, "small-v5-zstd-blake3"])(
+    "--bootstrap and --localfs-dir mount %s at the root; SIGTERM ends it with code 0 and leaves no mount",
+    async (name) => {
+      const { golden, bootstrap, blobs } = await copyCase(workspace, name);
+      const nydusd = await startNydusd(workspace, ["fuse", "--bootstrap", bootstrap, "--localfs-dir", blobs]);
+      expect(compareListings(await listTree(nydusd.mountpoint), readListing(golden))).toEqual([]);
+      expect((await nydusd.client.info()).state).toBe("RUNNING");
+      nydusd.program.kill("SIGTERM");
+      expect(await gone(nydusd.program, nydusd.mountpoint)).toBe(0);
+      expect(existsSync(nydusd.socket)).toBe(false);
+    },
+  );
 
   test("the form without sub-command and a virtual mountpoint work, and a blob with its bootstrap inside is an image", async () => {
     const { golden, blobs } = await copyCase(workspace, "small-v6-inline");

@@ -1,0 +1,1 @@
+export { type BlobBackendForm, blobBackendSuite, type OpenedBackend } from "./blob-backend-suite.ts";
