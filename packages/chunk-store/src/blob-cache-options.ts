@@ -89,6 +89,8 @@ export interface BlobCacheStats {
   readonly demandBytes: number;
   readonly widenedBytes: number;
   readonly prefetchBytes: number;
+  /** What of `prefetchBytes` has been read since: their quotient says how well a prefetch list fits. */
+  readonly prefetchUsedBytes: number;
   readonly metaBytes: number;
   readonly prefetchRequests: number;
   /** Chunks given to `prefetch` that were not ready (`prefetch_unmerged_chunks`). */

@@ -56,6 +56,8 @@ export class BlobCache implements AsyncDisposable {
   readonly ready: Int32Array<SharedArrayBuffer>;
   /** Two words a chunk: uncompressed offset / 4096 (0xffffffff: not known yet), uncompressed size. Shared memory. */
   readonly layout: Uint32Array<SharedArrayBuffer>;
+  /** Bits as in `ready`: somebody has read the chunk, or waited for it, since the cache was opened. Shared memory: who reads `dataFd` sets them. */
+  readonly touched: Int32Array<SharedArrayBuffer>;
   /** A tarfs blob: `dataFd` is the tar itself, in blocks of 512 bytes, always ready. */
   readonly direct: boolean;
   readonly #options: BlobCacheOptions;
@@ -67,6 +69,8 @@ export class BlobCache implements AsyncDisposable {
   /** Requests under way; each may still write to the data file. */
   readonly #running = new Set<Promise<void>>();
   readonly #paths: readonly string[];
+  /** Items that prefetch brought. */
+  readonly #prefetched = new Set<number>();
   readonly #counts = {
     total: 0,
     hits: 0,
@@ -98,6 +102,7 @@ export class BlobCache implements AsyncDisposable {
     this.direct = file.map === undefined;
     this.chunkCount = blob.chunkCount;
     this.ready = file.map?.ready ?? new Int32Array(new SharedArrayBuffer(0));
+    this.touched = new Int32Array(new SharedArrayBuffer(this.ready.byteLength));
     this.layout = new Uint32Array(new SharedArrayBuffer(this.direct ? 0 : blob.chunkCount * 8));
     for (let at = 0; at < this.layout.length; at += 2) this.layout[at] = unknownOffset;
     this.#sync = file.map === undefined ? undefined : new SyncQueue(file.fd, file.map, (error, chunks) => this.#notDurable(error, chunks));
@@ -219,6 +224,7 @@ export class BlobCache implements AsyncDisposable {
     const store = this.#fetching?.store.counts;
     return {
       ...this.#counts,
+      prefetchUsedBytes: this.#prefetchUsedBytes(),
       chunkCount: this.chunkCount,
       readyCount: this.#map?.readyCount ?? this.chunkCount,
       entriesCount: store?.stored ?? 0,
@@ -228,6 +234,15 @@ export class BlobCache implements AsyncDisposable {
       unstoredChunks: store?.unstored ?? 0,
       inFlight: this.#fetching?.queue.size ?? 0,
     };
+  }
+
+  #prefetchUsedBytes(): number {
+    const items = this.#fetching?.items;
+    if (items === undefined) return 0;
+    const isTouched = (chunk: number): boolean => ((Atomics.load(this.touched, chunk >> 5) >>> (chunk & 31)) & 1) === 1;
+    let bytes = 0;
+    for (const item of this.#prefetched) if (items.members(item).some(isTouched)) bytes += items.storedSize(item);
+    return bytes;
   }
 
   /** Ends fetches, makes durable what was written, closes the files; they stay on disk. */
@@ -284,6 +299,7 @@ export class BlobCache implements AsyncDisposable {
     const limits = { deadlineAt: performance.now() + options.deadlineMs, signal: options.signal };
     const fetching = await this.#known(limits);
     const kind: FetchClass = options.priority ?? "demand";
+    if (kind === "demand") for (const chunk of chunks) Atomics.or(this.touched, chunk >> 5, 1 << (chunk & 31));
     let missing = chunks.filter((chunk) => !this.#isReady(chunk));
     if (missing.length === 0) this.#counts.hits++;
     else if (kind === "demand") this.#widenLater(fetching, missing, options.sequentialBytes);
@@ -393,6 +409,7 @@ export class BlobCache implements AsyncDisposable {
     try {
       const unstored = await store.store(flight.item, stored, queue.size > 1);
       queue.drop(flight);
+      if (flight.kind === "prefetch") this.#prefetched.add(flight.item);
       flight.resolve(unstored);
     } catch (error) {
       if (store.mayRetry(error) && flight.retries < store.retriesMax && this.#closed === undefined) {

@@ -146,6 +146,23 @@ describe.skipIf(golden === undefined)(`a blob of the original as a cache${golden
     await expect(cache.ensure([0], { deadlineMs: 1000 })).rejects.toMatchObject({ code: "CHUNK_CLOSED" });
   });
 
+  test("a reader that joins a prefetch under way makes it urgent, and tries itself when the prefetch fails", async () => {
+    await cache.loadMeta({ deadlineMs: 10_000 });
+    const read = backend.read.bind(backend);
+    const sent = Promise.withResolvers<void>();
+    backend.read = (blobId, range, options) => {
+      if (options.priority === "demand") return read(blobId, range, options);
+      sent.resolve();
+      // Fails as soon as it is told that somebody waits: had nobody told it, the reader would wait for ever.
+      return new Promise((_, reject) => options.demanded?.addEventListener("abort", () => reject(new Error("429"))));
+    };
+    const prefetch = cache.prefetch([0]).catch((error: ChunkStoreError) => error.code);
+    await sent.promise;
+    await cache.ensure([0], { deadlineMs: 10_000 });
+    expect(await prefetch).toBe("CHUNK_BACKEND");
+    expect(bits()).toBe(1);
+  });
+
   test("prefetch brings everything, and readInto hands out pieces", async () => {
     await cache.prefetch("all");
     expect(bits()).toBe(blob.chunkCount);

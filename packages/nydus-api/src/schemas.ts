@@ -100,6 +100,18 @@ export const fsMetricsSchema = z.looseObject({
 });
 export type FsMetricsAnswer = z.infer<typeof fsMetricsSchema>;
 
+const backendHostSchema = z.looseObject({
+  url: z.string(),
+  kind: z.string(),
+  /** closed: in use; suspect: one request at a time tries it; open: bypassed until a probe succeeds. */
+  state: z.string(),
+  successes: count,
+  failures: count,
+  bypasses: count,
+  probes: count,
+  last_failure: z.string().optional(),
+});
+
 export const backendMetricsSchema = z.looseObject({
   backend_type: z.string(),
   read_count: count,
@@ -109,6 +121,8 @@ export const backendMetricsSchema = z.looseObject({
   read_cumulative_latency_millis_dist: counts(8),
   read_count_block_size_dist: counts(8),
   read_latency_sizes_dist: z.array(counts(8)).length(8),
+  /** Extension of this daemon: the registry and its mirrors, in the order they are asked. */
+  hosts: z.array(backendHostSchema).optional(),
 });
 export type BackendMetricsAnswer = z.infer<typeof backendMetricsSchema>;
 
@@ -130,6 +144,11 @@ export const blobcacheMetricsSchema = z.looseObject({
   prefetch_end_time_millis: count,
   buffered_backend_size: count,
   data_all_ready: z.boolean(),
+  // Extensions of this daemon: what of the prefetched bytes has been read since, how far prefetch is, and how much of the image is here.
+  prefetch_used_data_amount: count.optional(),
+  prefetch_state: z.string().optional(),
+  chunks: count.optional(),
+  chunks_ready: count.optional(),
 });
 export type BlobcacheMetricsAnswer = z.infer<typeof blobcacheMetricsSchema>;
 

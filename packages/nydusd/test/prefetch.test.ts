@@ -63,6 +63,25 @@ describe("the prefetch table of an image that `nydus-image convert --prefetch-pa
     expect(image.ranges()).toEqual([]);
   });
 
+  test("its progress, its end and how much of it was of use can be seen", async () => {
+    const barrier = new Barrier(Number.POSITIVE_INFINITY);
+    image.registry.faults.add({ path: /blobs/ }, { hold: barrier.pass });
+    await mount();
+    expect(await metrics()).toMatchObject({ prefetch_state: "running", chunks: 64 * 5, chunks_ready: 0, data_all_ready: false });
+    expect(await nydusd.client.prometheus()).toContain(`nydusd_prefetch_running{mountpoint="${at}"} 1`);
+    barrier.open();
+    await ended();
+    const bytes = listed.length * fileBytes;
+    expect(await metrics()).toMatchObject({ prefetch_state: "done", chunks_ready: bytes / 4096, prefetch_data_amount: bytes });
+    expect((await metrics()).prefetch_used_data_amount).toBe(0);
+    for (const index of listed.slice(0, 4)) await read(index);
+    await read(1);
+    expect(await metrics()).toMatchObject({ prefetch_data_amount: bytes, prefetch_used_data_amount: bytes / 4 });
+    const text = await nydusd.client.prometheus();
+    expect(text).toContain(`nydusd_prefetch_used_bytes_total{mountpoint="${at}"} ${bytes / 4}`);
+    expect(text).toContain(`nydusd_image_chunks_ready{mountpoint="${at}"} ${bytes / 4096 + 5}`);
+  });
+
   test("a mount answers, and reads of other files are served, while no prefetch request is ever answered; the pool stays bounded", async () => {
     const never = new Barrier(Number.POSITIVE_INFINITY);
     const prefetched = new Set(listed.map(rangeOf));

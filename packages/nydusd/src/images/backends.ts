@@ -1,5 +1,5 @@
 import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
-import { parseMirrors } from "@nydus-ts/mirror-config";
+import { type HostHealth, parseMirrors } from "@nydus-ts/mirror-config";
 import {
   type Credentials,
   credentialOfAuth,
@@ -33,6 +33,7 @@ interface Entry {
 interface Opened {
   readonly inner: BlobBackend;
   readonly setAuth: (auth: string) => void;
+  readonly hosts?: () => readonly HostHealth[];
 }
 
 /** The back ends of the daemon: one for each distinct configuration, ended with its last use. */
@@ -83,13 +84,17 @@ export class BackendPool {
   }
 
   async #open(config: ConfigV2, name: string): Promise<ImageBackend> {
-    const { inner, setAuth } = await openBackend(config, this.#traffic, (line) => this.#log.warn(`${name}: ${line}`));
-    const backend = new MeteredBackend(inner, (blobId, range, error) => {
-      const text = `${name}: blob ${blobId.slice(0, 12)} [${range.offset}..${range.offset + range.length}): ${describeError(error)}`;
-      this.#events.push(text);
-      // The engine logs the read that failed with this cause, and prefetch says when it rests or ends.
-      this.#log.debug(text);
-    });
+    const { inner, setAuth, hosts } = await openBackend(config, this.#traffic, (line) => this.#log.warn(`${name}: ${line}`));
+    const backend = new MeteredBackend(
+      inner,
+      (blobId, range, error) => {
+        const text = `${name}: blob ${blobId.slice(0, 12)} [${range.offset}..${range.offset + range.length}): ${describeError(error)}`;
+        this.#events.push(text);
+        // The engine logs the read that failed with this cause, and prefetch says when it rests or ends.
+        this.#log.debug(text);
+      },
+      hosts,
+    );
     return { name, backend, setAuth };
   }
 }
@@ -133,7 +138,8 @@ async function openRegistry(config: RegistryConfig, traffic: HostTraffic, onWarn
       onWarning,
       traffic,
     });
-    return { inner, setAuth: (auth) => inner.setCredentials(credentialsOf(auth, undefined)) };
+    const setAuth = (auth: string): void => inner.setCredentials(credentialsOf(auth, undefined));
+    return { inner, setAuth, hosts: () => inner.metrics().hosts };
   } catch (cause) {
     throw new NydusdError("CONFIG_INVALID", describeError(cause), { cause });
   }

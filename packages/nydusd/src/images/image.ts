@@ -16,6 +16,9 @@ export interface ImagePools {
   readonly caches: CachePool;
 }
 
+/** `ended early`: not all that was listed could be fetched; its readers will. */
+export type PrefetchState = "off" | "running" | "done" | "ended early";
+
 /** An image that is open: its bootstrap, its blobs, its back end. Owned by the daemon, served by the engine. */
 export class Image {
   readonly mountpoint: string;
@@ -30,6 +33,7 @@ export class Image {
   #backend: ImageBackend;
   #auth: string | undefined;
   #prefetching: Promise<void> = Promise.resolve();
+  #prefetchState: PrefetchState = "off";
   /** Index in the virtual tree, known once the engine serves it. */
   vfsIndex = 0;
 
@@ -101,6 +105,10 @@ export class Image {
     return this.#auth;
   }
 
+  get prefetchState(): PrefetchState {
+    return this.#prefetchState;
+  }
+
   /** As the engine wants it. */
   rafsMount(vfsIndex?: number): RafsMount {
     return {
@@ -142,7 +150,8 @@ export class Image {
     // The original needs a second switch and drops everything silently without it (spec/nydusd.md 18, row 34).
     if (cache?.prefetch.enable === false)
       this.#log.debug(`${this.mountpoint}: rafs.prefetch is on, cache.prefetch is off; prefetching all the same`);
-    this.#prefetching = prefetchImage({
+    this.#prefetchState = "running";
+    const running = prefetchImage({
       bootstrap: this.source.bootstrap,
       blobs: this.blobs,
       config: rafs.prefetch,
@@ -150,6 +159,9 @@ export class Image {
       signal: this.#abort.signal,
       log: this.#log,
       mountpoint: this.mountpoint,
+    });
+    this.#prefetching = running.then((whole) => {
+      this.#prefetchState = whole ? "done" : "ended early";
     });
   }
 

@@ -21,11 +21,13 @@ export interface PrefetchPlan {
 
 /**
  * Fetches in the background what a container will want: the listed files, or the image's prefetch table, then everything with
- * `prefetch_all`. A host that is busy or away is asked again after a while; what it has given stays. Resolves when done or aborted, never
- * rejects: what can't be fetched is fetched by its reader.
+ * `prefetch_all`. A host that is busy or away is asked again after a while; what it has given stays. Never rejects: what can't be fetched is
+ * fetched by its reader.
+ *
+ * @returns whether all of it came
  * Source: spec/nydusd.md 12.2
  */
-export async function prefetchImage(plan: PrefetchPlan): Promise<void> {
+export async function prefetchImage(plan: PrefetchPlan): Promise<boolean> {
   const { bootstrap, files, config, signal, log } = plan;
   const retries = new PrefetchRetries(plan);
   const table = files === undefined ? bootstrap.prefetchNids : [];
@@ -40,8 +42,10 @@ export async function prefetchImage(plan: PrefetchPlan): Promise<void> {
       const options = fetchOptions(plan);
       await Promise.all(plan.blobs.map(({ cache }) => retries.run(() => cache.prefetch("all", options))));
     }
+    return !signal.aborted;
   } catch (error) {
     if (!signal.aborted) log.warn(`${plan.mountpoint}: prefetch ended early, readers fetch the rest themselves: ${describeError(error)}`);
+    return false;
   }
 }
 

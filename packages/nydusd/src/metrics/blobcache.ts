@@ -1,8 +1,8 @@
 import type { BlobCacheStats } from "@nydus-ts/chunk-store";
 import type { BlobcacheMetricsAnswer } from "@nydus-ts/nydus-api";
-import type { Image } from "../images/image.ts";
+import type { Image, PrefetchState } from "../images/image.ts";
 
-/** Counters of the blob caches that these images use, each cache once. Source: spec/nydusd.md 17.3. */
+/** Counters of the blob caches that these images use, each cache once. Source: spec/nydusd.md 17.3; the last but one four are ours. */
 export function blobcacheAnswer(images: readonly Image[]): BlobcacheMetricsAnswer {
   const handles = images.flatMap((image) => image.blobs);
   const caches = [...new Set(handles.map(({ cache }) => cache))];
@@ -29,6 +29,16 @@ export function blobcacheAnswer(images: readonly Image[]): BlobcacheMetricsAnswe
     prefetch_end_time_secs: Math.floor(end / 1000),
     prefetch_end_time_millis: Math.floor(end % 1000),
     buffered_backend_size: sum("bufferedBytes"),
+    prefetch_used_data_amount: sum("prefetchUsedBytes"),
+    prefetch_state: prefetchState(images),
+    chunks: sum("chunkCount"),
+    chunks_ready: sum("readyCount"),
     data_all_ready: stats.every((each) => each.readyCount === each.chunkCount),
   };
+}
+
+/** The state that needs attention most. */
+function prefetchState(images: readonly Image[]): PrefetchState {
+  const states = images.map((image) => image.prefetchState);
+  return (["running", "ended early", "done"] as const).find((state) => states.includes(state)) ?? "off";
 }

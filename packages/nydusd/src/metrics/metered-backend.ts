@@ -1,4 +1,5 @@
 import type { BlobBackend, BlobReadOptions, ByteRange } from "@nydus-ts/chunk-store";
+import type { HostHealth } from "@nydus-ts/mirror-config";
 import type { BackendMetricsAnswer } from "@nydus-ts/nydus-api";
 import { backendLatencyClass, classCount, sizeClass } from "./classes.ts";
 
@@ -11,6 +12,7 @@ export class MeteredBackend implements BlobBackend {
   readonly kind: string;
   readonly #inner: BlobBackend;
   readonly #onFailure: BackendFailure;
+  readonly #hosts: (() => readonly HostHealth[]) | undefined;
   #count = 0;
   #errors = 0;
   #bytes = 0;
@@ -19,8 +21,10 @@ export class MeteredBackend implements BlobBackend {
   readonly #countBySize = zeros();
   readonly #latencySizes = Array.from({ length: classCount }, zeros);
 
-  constructor(inner: BlobBackend, onFailure: BackendFailure) {
+  /** @param hosts  health of the hosts behind it; absent for a back end without any */
+  constructor(inner: BlobBackend, onFailure: BackendFailure, hosts: (() => readonly HostHealth[]) | undefined) {
     this.kind = inner.kind;
+    this.#hosts = hosts;
     this.#inner = inner;
     this.#onFailure = onFailure;
   }
@@ -61,10 +65,16 @@ export class MeteredBackend implements BlobBackend {
       read_cumulative_latency_millis_dist: [...this.#latencyBySize],
       read_count_block_size_dist: [...this.#countBySize],
       read_latency_sizes_dist: this.#latencySizes.map((row) => [...row]),
+      ...(this.#hosts === undefined ? {} : { hosts: this.#hosts().map(hostAnswer) }),
     };
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.#inner[Symbol.asyncDispose]();
   }
+}
+
+function hostAnswer(health: HostHealth): NonNullable<BackendMetricsAnswer["hosts"]>[number] {
+  const { url, kind, state, successes, failures, bypasses, probes, lastFailure } = health;
+  return { url, kind, state, successes, failures, bypasses, probes, ...(lastFailure === undefined ? {} : { last_failure: lastFailure }) };
 }

@@ -1,4 +1,4 @@
-import { type BackendMetricsAnswer, fileOperations } from "@nydus-ts/nydus-api";
+import { type BackendMetricsAnswer, type BlobcacheMetricsAnswer, fileOperations } from "@nydus-ts/nydus-api";
 
 import type { Engine } from "../engines/engine.ts";
 import type { ImageBackend } from "../images/backends.ts";
@@ -46,6 +46,20 @@ export async function prometheusText({ engine, images, backends }: PrometheusSou
   set("nydusd_backend_read_errors_total", "Requests to back ends that failed", backendRows("read_errors"));
   set("nydusd_backend_read_bytes_total", "Bytes asked of back ends", backendRows("read_amount_total"));
   set("nydusd_backend_read_milliseconds_total", "Time of requests to back ends", backendRows("read_cumulative_latency_millis_total"));
+  const hosts = answers.flatMap(({ backend, answer }) =>
+    (answer.hosts ?? []).map((host) => ({ labels: { backend, host: host.url }, host })),
+  );
+  const outcomes = ["successes", "failures", "bypasses", "probes"] as const;
+  set(
+    "nydusd_backend_host_total",
+    "What became of requests a host was to get: answered, failed, sent to the next host because this one is ill; and probes of an ill host",
+    hosts.flatMap(({ labels, host }) => outcomes.map((outcome) => [{ ...labels, outcome }, host[outcome]] as const)),
+  );
+  set(
+    "nydusd_backend_host_open",
+    "1 while a mirror is bypassed because it is ill",
+    hosts.map(({ labels, host }) => [labels, Number(host.state === "open")]),
+  );
   const caches = images.map((image) => ({ mountpoint: image.mountpoint, answer: blobcacheAnswer([image]) }));
   set(
     "nydusd_cache_chunks_ready_total",
@@ -56,6 +70,28 @@ export async function prometheusText({ engine, images, backends }: PrometheusSou
     "nydusd_prefetch_bytes_total",
     "Bytes prefetched",
     caches.map(({ mountpoint, answer }) => [{ mountpoint }, answer.prefetch_data_amount]),
+  );
+  const cacheRows = (value: (answer: BlobcacheMetricsAnswer) => number) =>
+    caches.map(({ mountpoint, answer }) => [{ mountpoint }, value(answer)] as const);
+  set(
+    "nydusd_prefetch_used_bytes_total",
+    "Bytes of those prefetched that have been read since; divided by them: how well the list fits",
+    cacheRows((answer) => answer.prefetch_used_data_amount ?? 0),
+  );
+  set(
+    "nydusd_prefetch_running",
+    "1 while an image is being prefetched",
+    cacheRows((answer) => Number(answer.prefetch_state === "running")),
+  );
+  set(
+    "nydusd_image_chunks",
+    "Chunks of the image's blobs",
+    cacheRows((answer) => answer.chunks ?? 0),
+  );
+  set(
+    "nydusd_image_chunks_ready",
+    "Chunks that are in the cache",
+    cacheRows((answer) => answer.chunks_ready ?? 0),
   );
   return registry.metrics();
 }

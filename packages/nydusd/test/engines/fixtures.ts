@@ -100,6 +100,7 @@ export function finishedBlob(options: {
     dataFd: openSync(options.dataFile, "r"),
     chunkCount,
     ready,
+    touched: new Int32Array(new SharedArrayBuffer(ready.byteLength)),
     layout,
     direct: chunks === undefined,
     fetched,

@@ -7,6 +7,8 @@ import type { PseudoNode } from "./virtual-tree.ts";
 export interface BlobView {
   readonly dataFd: number;
   readonly ready: Int32Array;
+  /** Set when a chunk is read: tells prefetched data that was of use. */
+  readonly touched: Int32Array;
   readonly layout: Uint32Array;
   readonly direct: boolean;
   readonly chunkCount: number;

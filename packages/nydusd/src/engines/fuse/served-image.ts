@@ -264,6 +264,7 @@ export class ServedImage {
       const verdict = judgeChunk(blob, cursor.chunkIndex, start, within + wanted);
       if (verdict === "damaged") return "damaged";
       if (verdict === "absent") state = "absent";
+      else if (!blob.direct) touch(blob, cursor.chunkIndex);
       const piece = count * pieceNumbers;
       pieces[piece] = cursor.chunkBlob;
       pieces[piece + 1] = cursor.chunkIndex;
@@ -357,4 +358,10 @@ export function judgeChunk(blob: BlobView, chunk: number, start: number, needed:
   // The word is the block: v5 blobs are not aligned, and their places were compared with what is recorded when the image was mounted.
   if (place !== Math.floor(start / layoutUnit) || needed > (blob.layout[2 * chunk + 1] as number)) return "damaged";
   return ((blob.ready[chunk >> 5] as number) & (1 << (chunk & 31))) !== 0 ? "ready" : "absent";
+}
+
+/** The first read of a chunk; later ones only look. */
+function touch(blob: BlobView, chunk: number): void {
+  const bit = 1 << (chunk & 31);
+  if (((blob.touched[chunk >> 5] as number) & bit) === 0) Atomics.or(blob.touched, chunk >> 5, bit);
 }
