@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
-import { cp, mkdir, stat, writeFile } from "node:fs/promises";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import {
@@ -14,20 +14,26 @@ import {
   Workspace,
 } from "@nydus-ts/testkit";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { layOutBlobs, layOutSources } from "./golden-blobs.ts";
 import { type Nydusd, startNydusd } from "./support.ts";
 
-/** Cases the original can't read either, or whose data is not stored (golden/README.md). */
-const unreadable: Record<string, string> = {
-  "small-v6-optimize": "the original wrote a wrong blob record",
-  "tiny-v6-optimize": "the original wrote a wrong blob record",
-  "plain-v6-estargz-ref": "ZRAN context at a member end",
-  "small-v6-offset": "nothing is stored in front of the blob",
-  "small-v6-cachedir": "cache only, no blob",
+/** Nobody has the data of these: zstd 1.5.6 alone would make their blobs again, which are too large to be stored. */
+const withoutBlob = ["big-v6-16m-zstd", "big-v5-1m-zstd"];
+
+/**
+ * Images that contradict themselves, and the files that can't be read, by the original neither:
+ * `--blob-offset` counts chunks from 4096 bytes further than the chunk info beside them, so no place of the blob fits both;
+ * `optimize` of batches copied nothing of `/r` and says of both its chunks that they are encrypted, without a key.
+ */
+const contradictory: Record<string, (listed: { path: string; size: number }) => boolean> = {
+  "small-v6-offset": ({ size }) => size > 0,
+  "tiny-v6-optimize": ({ path }) => path === "/mid" || path === "/r",
 };
 
 const golden = goldenDir();
 const readable = goldenCases().filter(
-  (entry) => entry.hasListing && entry.omitted.length === 0 && unreadable[entry.name] === undefined && sourceOf(entry) !== undefined,
+  (entry) =>
+    entry.hasListing && !withoutBlob.includes(entry.name) && contradictory[entry.name] === undefined && sourceOf(entry) !== undefined,
 );
 
 describe.skipIf(golden === undefined)(`golden images through one daemon${golden === undefined ? ` (${goldenAbsent})` : ""}`, () => {
@@ -36,31 +42,49 @@ describe.skipIf(golden === undefined)(`golden images through one daemon${golden 
 
   beforeAll(async () => {
     workspace = new Workspace("nydusd-golden");
-    // Reference cases take their data from the source tars, named by digest.
-    const sources = workspace.path("sources");
-    await mkdir(sources);
-    for (const name of readdirSync(join(golden!, "sources"))) {
-      const file = join(golden!, "sources", name);
-      if (!(await stat(file)).isFile()) continue;
-      const digest = createHash("sha256").update(readFileSync(file)).digest("hex");
-      if (!existsSync(join(sources, digest))) symlinkSync(file, join(sources, digest));
-    }
-    symlinkSync(join(golden!, "sources", "plain.tar"), join(sources, "plain.tar"));
-    // big.tar is the one source that is stored as gzip only.
-    const big = gunzipSync(readFileSync(join(golden!, "sources", "big.tar.gz")));
-    await writeFile(join(sources, createHash("sha256").update(big).digest("hex")), big);
+    await layOutSources(golden!, workspace.path("sources"), gunzipSync);
     nydusd = await startNydusd(workspace, ["fuse"]);
   });
   afterAll(() => workspace?.[Symbol.asyncDispose]());
 
   test.for(readable.map((entry) => [entry.name, entry] as const))("%s shows its listing", async ([name, entry]) => {
-    const cache = workspace.path(name, "cache");
-    await mkdir(cache, { recursive: true });
-    // A tarfs image reads its tars in the cache directory itself.
-    if (name.includes("tarfs")) await cp(workspace.path("sources"), cache, { recursive: true, dereference: true });
-    const blobs = workspace.path(name, "blobs");
-    if (entry.blobDirectory === undefined) await mkdir(blobs, { recursive: true });
-    else await cp(entry.blobDirectory, blobs, { recursive: true });
+    await mount(entry);
+    const differences = compareListings(await listTree(join(nydusd.mountpoint, name)), readListing(entry));
+    expect(differences).toEqual([]);
+    await nydusd.client.umount(`/${name}`);
+    expect(existsSync(join(nydusd.mountpoint, name, "anything"))).toBe(false);
+  });
+
+  test.for(goldenCases().filter(({ name }) => contradictory[name] !== undefined))(
+    "$name shows its tree, and EIO for data it does not have, never other data",
+    async (entry) => {
+      await mount(entry);
+      const mounted = join(nydusd.mountpoint, entry.name);
+      expect(compareListings(await listTree(mounted, { content: false }), readListing(entry), { ignore: ["sha256"] })).toEqual([]);
+      let lost = 0;
+      for (const { path, type, size, sha256 } of readListing(entry)) {
+        if (type !== "file") continue;
+        const bytes = typeof path === "string" ? Buffer.from(path) : Buffer.from(path.b64, "base64");
+        const content = readFile(Buffer.concat([Buffer.from(mounted), bytes]));
+        if (contradictory[entry.name]!({ path: bytes.toString(), size })) {
+          await expect(content).rejects.toMatchObject({ code: "EIO" });
+          lost++;
+        } else
+          expect(
+            createHash("sha256")
+              .update(await content)
+              .digest("hex"),
+          ).toBe(sha256);
+      }
+      expect(lost).toBeGreaterThan(0);
+      await nydusd.client.umount(`/${entry.name}`);
+    },
+  );
+
+  async function mount(entry: GoldenCase): Promise<void> {
+    const cache = workspace.path(entry.name, "cache");
+    const blobs = workspace.path(entry.name, "blobs");
+    await layOutBlobs(entry, blobs, cache, workspace.path("sources"));
     const config = JSON.stringify({
       device: {
         backend: { type: "localfs", config: { dir: blobs, alt_dirs: [workspace.path("sources")] } },
@@ -70,12 +94,8 @@ describe.skipIf(golden === undefined)(`golden images through one daemon${golden 
       enable_xattr: true,
     });
     const source = entry.bootstrapFile ?? join(blobs, sourceOf(entry)!);
-    await nydusd.client.mount(`/${name}`, { source, fs_type: "rafs", config });
-    const differences = compareListings(await listTree(join(nydusd.mountpoint, name)), readListing(entry));
-    expect(differences).toEqual([]);
-    await nydusd.client.umount(`/${name}`);
-    expect(existsSync(join(nydusd.mountpoint, name, "anything"))).toBe(false);
-  });
+    await nydusd.client.mount(`/${entry.name}`, { source, fs_type: "rafs", config });
+  }
 });
 
 /** The file that holds the image: the bootstrap, or of an inline case the blob that was built last. */
