@@ -12,8 +12,20 @@ import { writeBatchBytes } from "./limits.ts";
 /** Where an artifact goes: a file, or a directory in which its name is its id. */
 export type Destination = { file: string } | { directory: string };
 
+/** What the bytes of a blob go to. Without a commit before it, disposing leaves nothing behind. */
+export interface BlobOutput extends AsyncDisposable {
+  /** bytes appended so far */
+  readonly position: number;
+  /** Appends. `hashed: false` keeps the bytes out of the running SHA-256, which the digest array of a blob asks for. */
+  append(bytes: Uint8Array, options?: { hashed: boolean }): Promise<void>;
+  /** SHA-256 of what was appended so far. */
+  digest(): Buffer;
+  /** Makes the output appear under its name; returns its path. */
+  commit(id: string): Promise<string>;
+}
+
 /** An output file being written, from its start to its end. */
-export class Artifact {
+export class Artifact implements BlobOutput {
   readonly #destination: Destination;
   readonly #temporary: string;
   readonly #handle: FileHandle;
@@ -52,7 +64,6 @@ export class Artifact {
     return this.#position;
   }
 
-  /** Appends. `hashed: false` keeps the bytes out of the running SHA-256, which the digest array of a blob asks for. */
   async append(bytes: Uint8Array, options: { hashed: boolean } = { hashed: true }): Promise<void> {
     if (bytes.length === 0) return;
     if (options.hashed) this.#hash.update(bytes);
@@ -77,7 +88,6 @@ export class Artifact {
     }
   }
 
-  /** Hash of what was appended so far. */
   digest(): Buffer {
     return this.#hash.copy().digest();
   }

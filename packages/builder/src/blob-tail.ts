@@ -9,8 +9,9 @@ import {
   writeSectionHeader,
   writeToc,
 } from "@nydus-ts/rafs-format/writer";
-import type { Artifact } from "./artifact.ts";
+import type { BlobOutput } from "./artifact.ts";
 import { type Compressor, compressHere, compressorNumbers, sha256 } from "./codecs.ts";
+import { type BlobKey, encryptItem } from "./encryption.ts";
 
 const alignment = 4096;
 
@@ -26,13 +27,21 @@ export interface ChunkInfo {
   digests: readonly Uint8Array[];
 }
 
+export interface TailOptions {
+  inlineBootstrap: boolean;
+  toc: boolean;
+  /** the digest array is part of the hash that names the file */
+  hashDigests: boolean;
+  /** encrypts chunk info and its header */
+  key?: BlobKey | undefined;
+}
+
 export class BlobTail {
-  readonly #artifact: Artifact;
-  readonly #options: { inlineBootstrap: boolean; toc: boolean; hashDigests: boolean };
+  readonly #artifact: BlobOutput;
+  readonly #options: TailOptions;
   readonly #sections: TocSection[] = [];
 
-  /** `hashDigests`: the digest array is part of the hash that names the file */
-  constructor(artifact: Artifact, options: { inlineBootstrap: boolean; toc: boolean; hashDigests: boolean }) {
+  constructor(artifact: BlobOutput, options: TailOptions) {
     this.#artifact = artifact;
     this.#options = options;
   }
@@ -50,19 +59,21 @@ export class BlobTail {
   /** Writes chunk info and digests and puts their place into `blob`. Returns the plain form, as the cache file `<id>.blob.meta` has it. */
   async appendMeta(blob: BlobEntry, info: ChunkInfo, compressor: Compressor): Promise<Buffer> {
     const artifact = this.#artifact;
-    const stored = await compressHere(info.bytes, compressor);
-    const usedCompressor = stored.compressed ? compressor : "none";
+    const { key } = this.#options;
+    const encoded = await compressHere(info.bytes, compressor);
+    const stored = key ? encryptItem(encoded.bytes, key) : encoded.bytes;
+    const usedCompressor = encoded.compressed ? compressor : "none";
     blob.ciCompressor = compressorNumbers[usedCompressor];
     blob.ciOffset = artifact.position;
-    blob.ciCompressedSize = stored.bytes.length;
+    blob.ciCompressedSize = stored.length;
     blob.ciUncompressedSize = info.bytes.length;
     const header = writeMetaHeader({ ...blob, ciEntries: info.count, contexts: info.contexts });
-    await artifact.append(stored.bytes);
-    await artifact.append(header);
-    if (this.#hasHeaders) await artifact.append(writeSectionHeader(sectionNames.meta, stored.bytes.length + header.length));
+    await artifact.append(stored);
+    await artifact.append(key ? encryptItem(header, key) : header);
+    if (this.#hasHeaders) await artifact.append(writeSectionHeader(sectionNames.meta, stored.length + header.length));
     if (this.#options.toc) {
-      const headerOffset = blob.ciOffset + stored.bytes.length;
-      this.#add(sectionNames.meta, usedCompressor, sha256(info.bytes), blob.ciOffset, stored.bytes.length, info.bytes.length);
+      const headerOffset = blob.ciOffset + stored.length;
+      this.#add(sectionNames.meta, usedCompressor, sha256(info.bytes), blob.ciOffset, stored.length, info.bytes.length);
       this.#add(sectionNames.metaHeader, "none", sha256(header), headerOffset, header.length, header.length);
       const digests = Buffer.concat(info.digests);
       this.#add(sectionNames.digests, "none", sha256(digests), artifact.position, digests.length, digests.length);

@@ -6,17 +6,34 @@
  * Source: spec/nydus-image.md, sections 7 and 8
  */
 import { blobFeatures, chunkFlags, crc32c } from "@nydus-ts/rafs-format";
-import { type BlobEntry, newBlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
-import { Artifact, type Destination } from "./artifact.ts";
-import { BlobTail } from "./blob-tail.ts";
+import {
+  type Batch,
+  type BlobEntry,
+  newBlobEntry,
+  roundUp,
+  type StoredChunk,
+  writeBatchContexts,
+  writeChunkInfo,
+} from "@nydus-ts/rafs-format/writer";
+import { Artifact, type BlobOutput, type Destination } from "./artifact.ts";
+import { BlobTail, type ChunkInfo } from "./blob-tail.ts";
 import { BufferPool } from "./buffer-pool.ts";
-import { type Compressor, compressorNumbers, type Digester, digest, digesterNumbers } from "./codecs.ts";
+import { CacheFiles } from "./cache-files.ts";
+import { type ChunkDictionary, chunkKey } from "./chunk-dictionary.ts";
+import { type Compressed, type Compressor, compressorNumbers, type Digester, digest, digesterNumbers } from "./codecs.ts";
 import type { CompressPool } from "./compress-pool.ts";
+import { type BlobKey, encryptItem, looksPadded } from "./encryption.ts";
 import { BuilderError } from "./errors.ts";
 import { bytesInFlightMax, chunksInFlightMax, chunksPerBlobMax } from "./limits.ts";
+import type { ChunkSink } from "./sources/chunk-sink.ts";
+
+/** Cache files of a daemon instead of a blob; nothing is compressed in them. */
+export interface CacheDestination {
+  cacheDirectory: string;
+}
 
 export interface BlobOptions {
-  destination: Destination;
+  destination: Destination | CacheDestination;
   compressor: Compressor;
   digester: Digester;
   chunkSize: number;
@@ -29,6 +46,9 @@ export interface BlobOptions {
   /** a table of contents and the chunk digests go into the blob */
   toc: boolean;
   chunkInfoVersion: 1 | 2;
+  /** bytes of a batch of small files; 0: each is stored alone */
+  batchSize: number;
+  key: BlobKey | undefined;
   /** for RAFS v5, whose bootstrap describes all chunks: the blob has none but their data, aligned or not */
   version5: Version5Options | undefined;
 }
@@ -39,28 +59,10 @@ export interface Version5Options {
 }
 
 const alignment = 4096;
+/** A shorter item gets longer by encryption, and readers take a batch whose stored size is another than its plain one for a compressed one. Source: spec/rafs.md, 5.4, 11.20 */
+const encryptedBatchBytesMin = 16;
 /** Id in the blob table of a bootstrap that is inside the blob, whose id can not be known yet. */
 const placeholderId = "x".repeat(64);
-
-/** Chunks that are known already, by digest. Shared by the blobs of one build. */
-export class ChunkDictionary {
-  readonly #chunks = new Map<string, StoredChunk>();
-
-  /** A chunk of this digest, unless its size is another one. */
-  find(key: string, uncompressedSize: number): StoredChunk | undefined {
-    const chunk = this.#chunks.get(key);
-    return chunk && chunk.uncompressedSize === uncompressedSize ? chunk : undefined;
-  }
-
-  /** The first chunk of a digest stays. */
-  add(key: string, chunk: StoredChunk): void {
-    if (!this.#chunks.has(key)) this.#chunks.set(key, chunk);
-  }
-}
-
-export function chunkKey(chunkDigest: Uint8Array): string {
-  return Buffer.from(chunkDigest.buffer, chunkDigest.byteOffset, chunkDigest.length).toString("latin1");
-}
 
 /** What a finished blob is called, and where it is. */
 export interface FinishedBlob {
@@ -69,15 +71,37 @@ export interface FinishedBlob {
   size: number;
 }
 
-export class BlobWriter implements AsyncDisposable {
+/** Takes the data of a build and describes it as one blob. */
+export interface DataWriter extends ChunkSink {
   /** the row of the blob table; undefined until a chunk was stored */
+  readonly blob: BlobEntry | undefined;
+  /** data that came in and was found to be there already */
+  readonly deduplicatedBytes: number;
+  readonly deduplicatedChunks: number;
+  /** bytes of data that came in */
+  readonly uncompressedBytes: number;
+  /** plain chunk info array and header, in the form of the cache file `<id>.blob.meta`; set by `finishData` */
+  readonly metaFile: Buffer | undefined;
+  /** Writes what describes the data, after all of it came. Afterwards only a bootstrap can follow. */
+  finishData(): Promise<void>;
+  /** Puts the bootstrap of this image at the end of the blob. */
+  appendBootstrap(bootstrap: Buffer): Promise<void>;
+  /** Makes the blob appear under its name. Undefined if there was nothing to store. */
+  commit(): Promise<FinishedBlob | undefined>;
+}
+
+/** One piece of the blob: a chunk, or a batch of them back to back in `data`. */
+interface Item {
+  data: Uint8Array<ArrayBuffer>;
+  members: StoredChunk[];
+  batch: Batch | undefined;
+}
+
+export class BlobWriter implements DataWriter, AsyncDisposable {
   blob: BlobEntry | undefined;
-  /** bytes of data that came in and were found to be there already */
   deduplicatedBytes = 0;
   deduplicatedChunks = 0;
-  /** bytes of data that came in */
   uncompressedBytes = 0;
-  /** plain chunk info array and header, in the form of the cache file `<id>.blob.meta`; set by `finishData` */
   metaFile: Buffer | undefined;
 
   readonly #options: BlobOptions;
@@ -85,7 +109,10 @@ export class BlobWriter implements AsyncDisposable {
   readonly #pool: CompressPool;
   readonly #buffers = new BufferPool();
   readonly #chunks: StoredChunk[] = [];
-  #opened: { artifact: Artifact; tail: BlobTail } | undefined;
+  readonly #batches: Batch[] = [];
+  /** the batch that small files go to; `data` is as long as it is filled */
+  #open: Item | undefined;
+  #opened: { output: BlobOutput; tail: BlobTail } | undefined;
   #uncompressedCursor = 0;
   #storedBytes = 0;
   #bytesInFlight = 0;
@@ -100,21 +127,18 @@ export class BlobWriter implements AsyncDisposable {
     this.#pool = pool;
   }
 
-  /** A buffer for one chunk, to be filled and given to `add`. */
   allocate(bytes: number): Uint8Array<ArrayBuffer> {
     return this.#buffers.take(bytes);
   }
 
   /**
-   * Takes one chunk in a buffer of `allocate`, which must not be touched afterwards. Resolves as soon as the next chunk may come; stored offsets of the result are
-   * valid after `finishData`.
+   * Resolves as soon as the next chunk may come; stored offsets of the result are valid after `finishData`.
    * @throws BuilderError BUILD_LIMIT, BUILD_OUTPUT
    */
-  async add(data: Uint8Array<ArrayBuffer>): Promise<StoredChunk> {
+  async add(data: Uint8Array<ArrayBuffer>, isWholeFile: boolean): Promise<StoredChunk> {
     if (this.#failure !== undefined) throw this.#failure;
-    const { digester, compressor } = this.#options;
     this.uncompressedBytes += data.length;
-    const chunkDigest = digest(data, digester);
+    const chunkDigest = digest(data, this.#options.digester);
     const key = chunkKey(chunkDigest);
     const known = this.#dictionary.find(key, data.length);
     if (known) {
@@ -131,7 +155,7 @@ export class BlobWriter implements AsyncDisposable {
       digest: chunkDigest,
       blob,
       index,
-      flags: chunkFlags.crc32,
+      flags: this.#options.key ? chunkFlags.crc32 | chunkFlags.encrypted : chunkFlags.crc32,
       compressedOffset: 0,
       compressedSize: 0,
       uncompressedOffset: this.#uncompressedCursor,
@@ -142,7 +166,12 @@ export class BlobWriter implements AsyncDisposable {
     blob.uncompressedSize = this.#uncompressedCursor;
     this.#chunks.push(chunk);
     this.#dictionary.add(key, chunk);
-    await this.#store(chunk, data, compressor);
+    if (isWholeFile && data.length < Math.floor(this.#options.batchSize / 2)) {
+      await this.#addToBatch(chunk, data);
+    } else {
+      await this.#endBatch();
+      await this.#store({ data, members: [chunk], batch: undefined });
+    }
     return chunk;
   }
 
@@ -157,7 +186,9 @@ export class BlobWriter implements AsyncDisposable {
     if (!options.version5) features |= blobFeatures.aligned;
     if (options.inlineBootstrap) features |= blobFeatures.inlinedFsMeta | blobFeatures.hasTarHeader;
     if (options.toc) features |= blobFeatures.hasToc | blobFeatures.hasTarHeader | blobFeatures.inlinedChunkDigest;
-    if (options.chunkInfoVersion === 2) features |= blobFeatures.chunkInfoV2;
+    if (this.#chunkInfoVersion === 2) features |= blobFeatures.chunkInfoV2;
+    if (options.batchSize > 0) features |= blobFeatures.batch;
+    if (options.key) features |= blobFeatures.encrypted;
     this.blob = newBlobEntry({
       id: options.id,
       chunkSize: options.chunkSize,
@@ -165,26 +196,68 @@ export class BlobWriter implements AsyncDisposable {
       digester: digesterNumbers[options.digester],
       features: features >>> 0,
     });
+    if (options.key) {
+      this.blob.cipher = 1;
+      this.blob.metaDigest = options.key.key;
+      this.blob.cipherIv = options.key.iv;
+    }
+    this.#dictionary.blobs.push(this.blob);
     return this.blob;
   }
 
+  get #chunkInfoVersion(): 1 | 2 {
+    const { batchSize, key, chunkInfoVersion } = this.#options;
+    return batchSize > 0 || key ? 2 : chunkInfoVersion;
+  }
+
+  /** Source: spec/nydus-image.md, section 7.6 */
+  async #addToBatch(chunk: StoredChunk, data: Uint8Array<ArrayBuffer>): Promise<void> {
+    const { batchSize } = this.#options;
+    if (this.#open && this.#open.data.length + data.length >= batchSize) await this.#endBatch();
+    this.#open ??= {
+      data: this.#buffers.take(batchSize).subarray(0, 0),
+      members: [],
+      batch: { index: this.#batches.length, storedOffset: 0, storedSize: 0, plainSize: 0 },
+    };
+    const { members, batch } = this.#open;
+    const filled = this.#open.data.length;
+    this.#open.data = new Uint8Array(this.#open.data.buffer, 0, filled + data.length);
+    this.#open.data.set(data, filled);
+    this.#buffers.give(data.buffer);
+    chunk.place = { batch: batch!, offset: filled };
+    members.push(chunk);
+  }
+
+  async #endBatch(): Promise<void> {
+    const item = this.#open;
+    if (!item) return;
+    this.#open = undefined;
+    if (this.#options.key && item.data.length < encryptedBatchBytesMin) {
+      for (const chunk of item.members) {
+        const data = this.#buffers.take(chunk.uncompressedSize);
+        data.set(item.data.subarray(chunk.place!.offset, chunk.place!.offset + data.length));
+        chunk.place = undefined;
+        await this.#store({ data, members: [chunk], batch: undefined });
+      }
+      this.#buffers.give(item.data.buffer);
+      return;
+    }
+    item.batch!.plainSize = item.data.length;
+    this.#batches.push(item.batch!);
+    await this.#store(item);
+  }
+
   /** Starts compression now, puts the write behind all earlier ones, and waits only if too much is in flight. */
-  async #store(chunk: StoredChunk, data: Uint8Array<ArrayBuffer>, compressor: Compressor): Promise<void> {
-    const bytes = data.length;
+  async #store(item: Item): Promise<void> {
+    const bytes = item.data.length;
     this.#bytesInFlight += bytes;
     this.#chunksInFlight++;
-    const compressed = this.#pool.compress(data, compressor);
+    const compressed = this.#pool.compress(item.data, this.#options.compressor);
     compressed.catch(() => {}); // told to whoever waits for the turn below
     this.#turn = this.#turn.then(async () => {
       if (this.#failure !== undefined) return;
       try {
-        const result = await compressed;
-        chunk.compressedOffset = this.#options.offset + this.#storedBytes;
-        chunk.compressedSize = result.bytes.length;
-        if (result.compressed) chunk.flags |= chunkFlags.compressed;
-        this.#storedBytes += result.bytes.length;
-        await (await this.#output()).artifact.append(result.bytes);
-        if (result.compressed) this.#buffers.give(result.input.buffer as ArrayBuffer);
+        await this.#write(item, await compressed);
       } catch (failure) {
         this.#failure = failure;
       } finally {
@@ -202,50 +275,86 @@ export class BlobWriter implements AsyncDisposable {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  async #output(): Promise<{ artifact: Artifact; tail: BlobTail }> {
+  async #write(item: Item, { bytes, compressed, input }: Compressed): Promise<void> {
+    const { key, offset } = this.#options;
+    const isCompressed = compressed && !(key && looksPadded(bytes));
+    const plainForm = isCompressed ? bytes : input;
+    const stored = key ? encryptItem(plainForm, key) : plainForm;
+    const place = { storedOffset: offset + this.#storedBytes, storedSize: stored.length };
+    if (item.batch) {
+      Object.assign(item.batch, place);
+    } else {
+      const [chunk] = item.members;
+      chunk.compressedOffset = place.storedOffset;
+      chunk.compressedSize = place.storedSize;
+      if (isCompressed) chunk.flags |= chunkFlags.compressed;
+    }
+    this.#storedBytes += stored.length;
+    const { output } = await this.#output();
+    await output.append(stored);
+    if (output instanceof CacheFiles) {
+      for (const { place: inBatch, uncompressedSize } of item.members) {
+        const start = inBatch?.offset ?? 0;
+        await output.appendPlain(input.subarray(start, start + uncompressedSize));
+      }
+    } else if (stored !== input) {
+      this.#buffers.give(input.buffer as ArrayBuffer);
+    }
+  }
+
+  async #output(): Promise<{ output: BlobOutput; tail: BlobTail }> {
     if (!this.#opened) {
-      const { destination, inlineBootstrap, toc } = this.#options;
-      const artifact = await Artifact.create(destination);
+      const { destination, inlineBootstrap, toc, key } = this.#options;
+      const output =
+        "cacheDirectory" in destination ? await CacheFiles.create(destination.cacheDirectory) : await Artifact.create(destination);
       // The original leaves the digests out of the hash that becomes the id of a blob without inlined bootstrap. Source: section 8.2
-      this.#opened = { artifact, tail: new BlobTail(artifact, { inlineBootstrap, toc, hashDigests: inlineBootstrap }) };
+      this.#opened = { output, tail: new BlobTail(output, { inlineBootstrap, toc, hashDigests: inlineBootstrap, key }) };
     }
     return this.#opened;
   }
 
-  /** Waits for all chunks and writes the sections that describe them. Afterwards only a bootstrap and the table of contents can follow. */
+  /** Waits for all chunks and writes the sections that describe them. */
   async finishData(): Promise<void> {
+    await this.#endBatch();
     await this.#turn;
     if (this.#failure !== undefined) throw this.#failure;
     if (!this.blob) return;
     const { offset, inlineBootstrap } = this.#options;
-    const { artifact, tail } = await this.#output();
+    const { output, tail } = await this.#output();
     await tail.endData({ offset, storedBytes: this.#storedBytes, uncompressedBytes: this.blob.uncompressedSize });
-    if (!this.#options.version5) await this.#appendMeta(this.blob, tail);
+    if (!this.#options.version5) this.metaFile = await tail.appendMeta(this.blob, this.#chunkInfo(), this.#options.compressor);
+    if (output instanceof CacheFiles && this.metaFile) output.setMeta(this.metaFile);
     // An inlined bootstrap can not know the blob's final size: it records what stands before it. Source: section 8.4
-    this.blob.compressedSize = artifact.position;
+    this.blob.compressedSize = output.position;
     if (inlineBootstrap) this.blob.id = placeholderId;
   }
 
-  async #appendMeta(blob: BlobEntry, tail: BlobTail): Promise<void> {
-    const chunks = this.#chunks;
-    const bytes = writeChunkInfo(chunks, { version: this.#options.chunkInfoVersion });
-    const digests = chunks.map((chunk) => chunk.digest);
-    this.metaFile = await tail.appendMeta(blob, { bytes, count: chunks.length, digests }, this.#options.compressor);
+  #chunkInfo(): ChunkInfo {
+    const digests = this.#chunks.map((chunk) => chunk.digest);
+    const records = writeChunkInfo(this.#chunks, { version: this.#chunkInfoVersion });
+    const count = this.#chunks.length;
+    if (this.#options.batchSize === 0) return { bytes: records, count, digests };
+    const contexts = writeBatchContexts(this.#batches);
+    return {
+      bytes: Buffer.concat([records, contexts]),
+      count,
+      digests,
+      contexts: { count: this.#batches.length, offset: records.length, size: contexts.length },
+    };
   }
 
-  /** Puts the bootstrap of this image at the end of the blob. */
   async appendBootstrap(bootstrap: Buffer): Promise<void> {
     await (await this.#output()).tail.appendBootstrap(bootstrap);
   }
 
-  /** Writes the table of contents and makes the blob appear under its name. Undefined if there was nothing to store. */
+  /** Writes the table of contents before. */
   async commit(): Promise<FinishedBlob | undefined> {
     if (!this.#opened) return undefined;
-    const { artifact, tail } = this.#opened;
+    const { output, tail } = this.#opened;
     await tail.appendToc(this.blob);
-    const size = artifact.position;
-    const id = this.#options.id || artifact.digest().toString("hex");
-    const path = await artifact.commit(id);
+    const size = output.position;
+    const id = this.#options.id || output.digest().toString("hex");
+    const path = await output.commit(id);
     if (this.blob) {
       this.blob.id = id;
       this.blob.compressedSize = size;
@@ -256,6 +365,6 @@ export class BlobWriter implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#failure ??= new BuilderError("BUILD_OUTPUT", "the build was given up");
     await this.#turn;
-    await this.#opened?.artifact[Symbol.asyncDispose]();
+    await this.#opened?.output[Symbol.asyncDispose]();
   }
 }

@@ -1,29 +1,47 @@
 /** Building one image from one source. Source: spec/nydus-image.md, sections 5.2 and 9 */
-import { type BlobEntry, numberTree, type StoredChunk, TreeNode, writeBootstrap, writeBootstrapV5 } from "@nydus-ts/rafs-format/writer";
+import assert from "node:assert/strict";
+import {
+  type BlobEntry,
+  forEachDirectory,
+  numberTree,
+  type StoredChunk,
+  TreeNode,
+  writeBootstrap,
+  writeBootstrapV5,
+} from "@nydus-ts/rafs-format/writer";
 import { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
-import { BlobWriter, ChunkDictionary, type FinishedBlob, type Version5Options } from "./blob-writer.ts";
+import { BlobWriter, type CacheDestination, type DataWriter, type FinishedBlob, type Version5Options } from "./blob-writer.ts";
+import { ChunkDictionary, type ChunkSource } from "./chunk-dictionary.ts";
 import { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 import { CompressPool } from "./compress-pool.ts";
+import type { BlobKey } from "./encryption.ts";
 import { BuilderError } from "./errors.ts";
+import { checkBlobCount } from "./merge.ts";
+import { cloneTree, overlay } from "./overlay.ts";
 import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
 import { ByteStream } from "./sources/byte-stream.ts";
 import { decompressLayer } from "./sources/decompress.ts";
 import { scanDirectory, storeDirectoryFile, type XattrReader } from "./sources/directory.ts";
 import { readTarTree } from "./sources/tar.ts";
+import { TarfsWriter } from "./tarfs.ts";
 import type { WhiteoutSpec } from "./whiteouts.ts";
 import { openLayer } from "./zran/open-layer.ts";
+import { PlainTarReader } from "./zran/plain-tar.ts";
 import { RefBlobWriter } from "./zran/ref-writer.ts";
 
 export type CreateSource =
   | { kind: "directory"; path: string; readXattrs: XattrReader; whiteouts: WhiteoutSpec }
-  /** pieces need to be valid only until the next is asked for */
-  | { kind: "tar"; stream: AsyncIterable<Uint8Array> }
+  /** pieces need to be valid only until the next is asked for; whiteouts act on a parent, in OCI's form if nothing is said */
+  | { kind: "tar"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec }
   /** a tar, plain or gzip, that stays as it is and is the data blob: only an index of it is written. Compressor and digester are those of the format, gzip and sha256 */
-  | { kind: "layer"; stream: AsyncIterable<Uint8Array> };
+  | { kind: "layer"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec }
+  /** a plain tar that stays as it is and is the data blob, read without an index; compressor none, digester sha256, version 6 only */
+  | { kind: "tarfs"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec };
 
 export interface CreateOptions {
   source: CreateSource;
-  blob: Destination;
+  /** absent only for sources of which no blob is made */
+  blob: Destination | CacheDestination | undefined;
   /** absent: the bootstrap goes to the end of the blob */
   bootstrap: Destination | undefined;
   blobId: string;
@@ -32,13 +50,26 @@ export interface CreateOptions {
   digester: Digester;
   chunkSize: number;
   chunkInfoVersion: 1 | 2;
+  /** bytes of a batch: files smaller than half of it are stored several at a time. Version 6 only; absent: each is stored alone */
+  batchSize?: number;
+  /** encrypts the blob; version 6 only */
+  key?: BlobKey;
   toc: boolean;
   explicitUidGid: boolean;
   /** write RAFS v5; absent: version 6 */
   version5?: Version5Options;
   prefetch: { policy: PrefetchPolicy; patterns: readonly string[] };
+  /** the image below: the source is put on it as an upper layer, whose whiteouts act, and its chunks are not stored again. It stays as it is */
+  parent?: ParentImage;
+  /** chunks that are not stored again; must be of this version, chunk size and digester */
+  dictionary?: ChunkSource;
   /** share it between builds that run at the same time; absent: one of its own */
   pool?: CompressPool;
+}
+
+export interface ParentImage {
+  root: TreeNode;
+  blobs: readonly BlobEntry[];
 }
 
 export interface CreateResult {
@@ -59,13 +90,17 @@ export interface CreateResult {
  * @throws BuilderError; RafsError for what the format can not hold
  */
 export async function createImage(options: CreateOptions): Promise<CreateResult> {
-  if (options.source.kind === "layer") return await buildReference(options, options.source.stream);
+  const { source } = options;
+  if (source.kind === "layer") return await buildReference(options, source.stream);
+  if (source.kind === "tarfs") return await buildTarfs(options, source.stream);
   if (options.pool) return await build(options, options.pool);
   await using pool = new CompressPool();
   return await build(options, pool);
 }
 
 async function build(options: CreateOptions, pool: CompressPool): Promise<CreateResult> {
+  const dictionary = openDictionary(options, digesterNumbers[options.digester]);
+  assert(options.blob, "a build that stores data has a place for it");
   await using writer = new BlobWriter(
     {
       destination: options.blob,
@@ -77,12 +112,14 @@ async function build(options: CreateOptions, pool: CompressPool): Promise<Create
       inlineBootstrap: options.bootstrap === undefined,
       toc: options.toc,
       chunkInfoVersion: options.chunkInfoVersion,
+      batchSize: options.batchSize ?? 0,
+      key: options.key,
       version5: options.version5,
     },
-    new ChunkDictionary(),
+    dictionary,
     pool,
   );
-  return await finish(options, writer, await readSource(options, writer), {
+  return await finish(options, writer, dictionary.blobs, await readSource(options, writer), {
     compressor: compressorNumbers[options.compressor],
     digester: digesterNumbers[options.digester],
   });
@@ -91,14 +128,54 @@ async function build(options: CreateOptions, pool: CompressPool): Promise<Create
 async function buildReference(options: CreateOptions, stream: AsyncIterable<Uint8Array>): Promise<CreateResult> {
   if (options.version5) throw new BuilderError("BUILD_UNSUPPORTED", "only version 6 can refer to a layer that stays as it is");
   if (options.blobId !== "") throw new BuilderError("BUILD_UNSUPPORTED", "the id of a layer that is referred to is its SHA-256, no other");
+  assert(options.blob, "an index has a place to go to");
+  if ("cacheDirectory" in options.blob)
+    throw new BuilderError("BUILD_UNSUPPORTED", "the index of a layer can not be kept as cache files: build with a directory for blobs");
+  const algorithms = { compressor: compressorNumbers.gzip, digester: digesterNumbers.sha256 };
+  const dictionary = openDictionary(options, algorithms.digester);
   const input = await openLayer(stream);
   await using writer = new RefBlobWriter(
     { destination: options.blob, chunkSize: options.chunkSize, inlineBootstrap: options.bootstrap === undefined, toc: options.toc },
     input,
+    dictionary,
   );
   const { root, entryCount } = await readTarTree({ input, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize }, writer);
-  const algorithms = { compressor: compressorNumbers.gzip, digester: digesterNumbers.sha256 };
-  return await finish(options, writer, { root, entryCount, order: numberTree(root) }, algorithms);
+  const tree = onParent(options, root);
+  return await finish(options, writer, dictionary.blobs, { root: tree, entryCount, order: numberTree(tree) }, algorithms);
+}
+
+async function buildTarfs(options: CreateOptions, stream: AsyncIterable<Uint8Array>): Promise<CreateResult> {
+  const unfit = [
+    options.version5 && "version 5",
+    options.parent && "a parent",
+    options.dictionary && "a chunk dictionary",
+    !options.bootstrap && "an inlined bootstrap",
+    options.key && "encryption",
+  ].find((what) => what !== undefined && what !== false);
+  if (unfit) throw new BuilderError("BUILD_UNSUPPORTED", `a tar that stays as it is can not be built with ${unfit}`);
+  const dictionary = new ChunkDictionary();
+  const input = new PlainTarReader(stream);
+  const writer = new TarfsWriter({ chunkSize: options.chunkSize, id: options.blobId }, input, dictionary);
+  const { root, entryCount } = await readTarTree({ input, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize }, writer);
+  const algorithms = { compressor: compressorNumbers.none, digester: digesterNumbers.sha256, isTarfs: true };
+  return await finish(options, writer, dictionary.blobs, { root, entryCount, order: numberTree(root) }, algorithms);
+}
+
+/** All that is known before the first chunk comes. The parent's chunks count only if they have this build's kind of digest. */
+function openDictionary({ parent, dictionary }: CreateOptions, digester: number): ChunkDictionary {
+  const chunks: StoredChunk[] = [];
+  if (parent) {
+    numberTree(parent.root);
+    forEachDirectory(parent.root, (directory) => {
+      for (const node of directory.sorted) for (const chunk of node.chunks) if (chunk.blob.digester === digester) chunks.push(chunk);
+    });
+  }
+  return new ChunkDictionary({ blobs: parent?.blobs, chunks, dictionary });
+}
+
+/** The tree of the image: what was read, or that on the parent's. */
+function onParent({ parent, source }: CreateOptions, root: TreeNode): TreeNode {
+  return parent ? overlay(cloneTree(parent.root), root, source.whiteouts ?? "oci") : root;
 }
 
 interface ReadSource {
@@ -112,12 +189,13 @@ interface ReadSource {
 /** What follows the data: its description, the bootstrap, and the names under which both appear. */
 async function finish(
   options: CreateOptions,
-  writer: BlobWriter | RefBlobWriter,
+  writer: DataWriter,
+  blobs: BlobEntry[],
   { root, entryCount, order, listed }: ReadSource,
-  algorithms: { compressor: number; digester: number },
+  algorithms: { compressor: number; digester: number; isTarfs?: boolean },
 ): Promise<CreateResult> {
   await writer.finishData();
-  const blobs = writer.blob ? [writer.blob] : [];
+  checkBlobCount(blobs);
   if (writer.blob && listed) writer.blob.prefetchBytes = [...listed].reduce((sum, { compressedSize }) => sum + compressedSize, 0);
   const hasXattr = order.some((node) => node.xattrs !== undefined);
   const prefetchNodes = options.prefetch.policy === "fs" ? matchPrefetch(root, order, options.prefetch.patterns).exact : [];
@@ -129,7 +207,7 @@ async function finish(
       blobs,
       chunkSize: options.chunkSize,
       ...algorithms,
-      cipher: 0,
+      cipher: blobs.some(({ cipher }) => cipher !== 0) ? 1 : 0,
       explicitUidGid: options.explicitUidGid,
       hasXattr,
       prefetch: prefetchNodes,
@@ -143,7 +221,7 @@ async function finish(
     blob = await writer.commit();
   } else {
     blob = await writer.commit();
-    if (!blob && "file" in options.blob) await writeFileWhole(options.blob.file, new Uint8Array(0));
+    if (!blob && options.blob && "file" in options.blob) await writeFileWhole(options.blob.file, new Uint8Array(0));
     bootstrap = write();
     bootstrapPath = await writeArtifact(options.bootstrap, bootstrap);
   }
@@ -169,16 +247,18 @@ async function readSource(options: CreateOptions, writer: BlobWriter): Promise<R
   if (source.kind !== "directory") {
     const input = new ByteStream(decompressLayer(source.stream));
     const { root, entryCount } = await readTarTree({ input, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize }, writer);
-    return { root, entryCount, order: numberTree(root) };
+    const tree = onParent(options, root);
+    return { root: tree, entryCount, order: numberTree(tree) };
   }
   const tree = await scanDirectory({
     path: source.path,
     readXattrs: source.readXattrs,
     explicitUidGid: options.explicitUidGid,
-    dropWhiteouts: source.whiteouts,
+    dropWhiteouts: options.parent ? "none" : source.whiteouts,
   });
-  const order = numberTree(tree.root);
-  const first = options.prefetch.policy === "none" ? new Set<TreeNode>() : matchPrefetch(tree.root, order, options.prefetch.patterns).files;
+  const root = onParent(options, tree.root);
+  const order = numberTree(root);
+  const first = options.prefetch.policy === "none" ? new Set<TreeNode>() : matchPrefetch(root, order, options.prefetch.patterns).files;
   const stored = new Map<unknown, TreeNode>();
   for (const node of [...first, ...order.filter((node) => !first.has(node))]) {
     const path = tree.paths.get(node);
@@ -190,24 +270,30 @@ async function readSource(options: CreateOptions, writer: BlobWriter): Promise<R
     if (node.link) stored.set(node.link, node);
   }
   const listed = options.prefetch.policy === "blob" ? new Set([...first].flatMap(({ chunks }) => chunks)) : new Set<StoredChunk>();
-  return { root: tree.root, entryCount: tree.entryCount, order, listed };
+  return { root, entryCount: tree.entryCount, order, listed };
 }
 
-/** The second bootstrap that the original writes beside every one it builds from a directory: the tree of files kept in external blobs. */
-export function writeEmptyExternalBootstrap(options: CreateOptions, { root, hasXattr }: CreateResult): Buffer {
+/**
+ * The second bootstrap that the original writes beside every one it builds from a directory: the tree of files kept in external blobs. Here
+ * that is the root alone, or what the parent has.
+ */
+export function writeExternalBootstrap(options: CreateOptions, { root, hasXattr }: CreateResult): Buffer {
   const bare = new TreeNode("", root);
   bare.xattrs = root.xattrs;
+  const tree = onParent(options, bare);
+  const order = numberTree(tree);
+  const blobs = options.parent?.blobs ?? [];
   return (options.version5 ? writeBootstrapV5 : writeBootstrap)({
-    root: bare,
-    nodeCount: numberTree(bare).length,
-    blobs: [],
+    root: tree,
+    nodeCount: order.length,
+    blobs,
     chunkSize: options.chunkSize,
     compressor: compressorNumbers[options.compressor],
     digester: digesterNumbers[options.digester],
-    cipher: 0,
+    cipher: blobs.some(({ cipher }) => cipher !== 0) ? 1 : 0,
     explicitUidGid: options.explicitUidGid,
     // In version 5 the flag speaks of this tree alone, in version 6 of all that was read.
-    hasXattr: options.version5 ? bare.xattrs !== undefined : hasXattr,
+    hasXattr: options.version5 ? order.some((node) => node.xattrs !== undefined) : hasXattr,
     prefetch: [],
   });
 }

@@ -1,13 +1,22 @@
 export { blobEntry } from "@nydus-ts/rafs-format/writer";
 export type { BlobEntry, TreeNode } from "@nydus-ts/rafs-format/writer";
 export { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
-export { ChunkDictionary, type FinishedBlob, type Version5Options } from "./blob-writer.ts";
+export type { CacheDestination, FinishedBlob, Version5Options } from "./blob-writer.ts";
+export type { ChunkSource } from "./chunk-dictionary.ts";
 export { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 export { CompressPool } from "./compress-pool.ts";
-export { type CreateOptions, type CreateResult, type CreateSource, createImage, writeEmptyExternalBootstrap } from "./create.ts";
+export {
+  type CreateOptions,
+  type CreateResult,
+  type CreateSource,
+  createImage,
+  type ParentImage,
+  writeExternalBootstrap,
+} from "./create.ts";
+export { type BlobKey, newBlobKey } from "./encryption.ts";
 export { BuilderError, type BuilderErrorCode } from "./errors.ts";
 export { chunkSizeDefault, chunkSizeMax, chunkSizeMin } from "./limits.ts";
-export { type LoadedImage, loadImage, withoutInlinedBootstrap } from "./load-tree.ts";
+export { type LoadedImage, loadChunks, loadImage, withoutInlinedBootstrap } from "./load-tree.ts";
 export { type MergeOptions, type MergeResult, mergeLayers } from "./merge.ts";
 export { cloneTree } from "./overlay.ts";
 export { type PrefetchPatterns, type PrefetchPolicy, parsePrefetchPatterns } from "./prefetch.ts";

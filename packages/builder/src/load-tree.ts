@@ -1,5 +1,13 @@
 /** A bootstrap as a tree that can be changed and written again. */
-import { type Bootstrap, BootstrapV5, blobFeatures, inodeFlagsV5, openBootstrap } from "@nydus-ts/rafs-format";
+import {
+  type Bootstrap,
+  BootstrapV5,
+  blobFeatures,
+  type ChunkRecord,
+  inodeFlagsV5,
+  openBootstrap,
+  superFlags,
+} from "@nydus-ts/rafs-format";
 import { type BlobEntry, blobEntry, type HardlinkIdentity, type StoredChunk, TreeNode } from "@nydus-ts/rafs-format/writer";
 import { BuilderError } from "./errors.ts";
 
@@ -18,6 +26,32 @@ export function loadImage(bytes: Uint8Array): LoadedImage {
   const blobs = bootstrap.blobs.map(blobEntry);
   const loader = new TreeLoader(bootstrap, blobs);
   return { bootstrap, blobs, root: loader.load() };
+}
+
+/**
+ * The chunks of an image that is used as a dictionary, the one that counts first where several have a digest. `blobs` are the image's,
+ * one row each. Chunks of another kind of digest are left out: they would never be found.
+ * Source: spec/nydus-image.md, section 7.5
+ */
+export function* loadChunks(bootstrap: Bootstrap, blobs: readonly BlobEntry[], digester: number): Generator<StoredChunk, void> {
+  for (const record of recordsInOrder(bootstrap)) {
+    const blob = blobs[record.blobIndex];
+    if (blob?.digester === digester) yield { ...record, index: record.chunkIndex, crc32: record.crc32c, blob };
+  }
+}
+
+/** Version 6 has a table of all its chunks; else they are met where the files are. */
+function* recordsInOrder(bootstrap: Bootstrap): Generator<ChunkRecord, void> {
+  if (bootstrap.version === 6 && (bootstrap.flags & superFlags.inlinedChunkDigest) === 0n) {
+    yield* bootstrap.chunkRecords();
+    return;
+  }
+  for (const { nid } of bootstrap.walk()) {
+    for (const chunk of bootstrap.chunksOf(nid)) {
+      const record = bootstrap.chunkRecord(chunk);
+      if (record) yield record;
+    }
+  }
 }
 
 class TreeLoader {

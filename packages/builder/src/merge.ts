@@ -21,6 +21,8 @@ export interface MergeOptions {
   digester: number;
   cipher: number;
   explicitUidGid: boolean;
+  /** the layers are tars that stay as they are */
+  isTarfs?: boolean;
   prefetch: { policy: PrefetchPolicy; patterns: readonly string[] };
 }
 
@@ -41,8 +43,7 @@ export function mergeLayers(options: MergeOptions): MergeResult {
   if (!root) throw new BuilderError("BUILD_INCONSISTENT", "there is no layer to merge");
   const order = numberTree(root);
   const blobs = blobsByFirstReference(root);
-  if (blobs.length > blobsMax)
-    throw new BuilderError("BUILD_LIMIT", `the layers have ${blobs.length} blobs with data; an image holds at most ${blobsMax}`);
+  checkBlobCount(blobs);
   const chunkSize = blobs[0]?.chunkSize ?? chunkSizeDefault;
   const other = blobs.find((blob) => blob.chunkSize !== chunkSize);
   if (other) {
@@ -62,10 +63,17 @@ export function mergeLayers(options: MergeOptions): MergeResult {
     digester: options.digester,
     cipher: options.cipher,
     explicitUidGid: options.explicitUidGid,
+    isTarfs: options.isTarfs,
     hasXattr: !isV5 || order.some((node) => node.xattrs !== undefined),
     prefetch: options.prefetch.policy === "fs" ? matchPrefetch(root, order, options.prefetch.patterns).exact : [],
   });
   return { bootstrap, root, blobs };
+}
+
+/** @throws BuilderError BUILD_LIMIT */
+export function checkBlobCount(blobs: readonly BlobEntry[]): void {
+  if (blobs.length > blobsMax)
+    throw new BuilderError("BUILD_LIMIT", `the layers have ${blobs.length} blobs with data; an image holds at most ${blobsMax}`);
 }
 
 /** Layers with equal data have one blob: its first row stands for all. */

@@ -1,11 +1,12 @@
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { MS_RDONLY, mount, umount2 } from "@nydus-ts/linux";
 import { crc32c, openBootstrap } from "@nydus-ts/rafs-format";
 import { compareListings, listTree } from "@nydus-ts/testkit";
 import { afterEach, describe, expect, test } from "vitest";
-import { CompressPool, parsePrefetchPatterns } from "../src/index.ts";
+import { CompressPool, loadImage, newBlobKey, parsePrefetchPatterns } from "../src/index.ts";
 import { BlobReader, build, listImage, TemporaryDirectory, tar } from "./support.ts";
 
 const temporary: TemporaryDirectory[] = [];
@@ -185,6 +186,55 @@ describe("a build that fails leaves nothing behind", () => {
     });
     await expect(failure).rejects.toMatchObject({ code: "BUILD_XATTR" });
   });
+});
+
+describe("encryption", () => {
+  const key = newBlobKey();
+
+  test("what is shorter than a cipher block comes back, alone or as the rest of a batch", async () => {
+    const work = directory();
+    const archive = tar({ name: "a", data: "x".repeat(3000) }, { name: "b", data: "two" }, { name: "c", data: "3" });
+    writeFileSync(work.join("layer.tar"), archive);
+    for (const batchSize of [0, 0x1000]) {
+      const out = work.join(`out-${batchSize}`);
+      const { bootstrap } = await build(work.join("layer.tar"), out, { key, batchSize });
+      const opened = openBootstrap(bootstrap);
+      const [blob] = opened.blobs;
+      const reader = new BlobReader(blob, join(out, "blobs", blob.id));
+      expect([0, 1, 2].map((index) => reader.chunk(index).toString())).toEqual(["x".repeat(3000), "two", "3"]);
+      expect(readFileSync(join(out, "blobs", blob.id)).includes("x".repeat(16))).toBe(false);
+    }
+  });
+
+  test("what readers would take for padding is stored in another form, or refused", async () => {
+    const work = directory();
+    const data = Buffer.concat([Buffer.alloc(16, 5), Buffer.from([0x78, 0x90])]);
+    writeFileSync(work.join("layer.tar"), tar({ name: "a", data }));
+    const failure = build(work.join("layer.tar"), work.join("out"), { key, compressor: "none" });
+    await expect(failure).rejects.toMatchObject({ code: "BUILD_UNSUPPORTED" });
+    expect(readdirSync(work.join("out/blobs"))).toEqual([]);
+  });
+
+  test("every key has two halves, and no two are equal", () => {
+    const other = newBlobKey();
+    expect(Buffer.compare(key.key, other.key)).not.toBe(0);
+    expect(Buffer.compare(key.iv, other.iv)).not.toBe(0);
+    expect(Buffer.compare(key.key.subarray(0, 16), key.key.subarray(16))).not.toBe(0);
+  });
+});
+
+test("a chunk of a dictionary brings its blob along once, and not if nothing needs it", async () => {
+  const work = directory();
+  for (const [name, data] of Object.entries({ dictionary: "shared", uses: "shared", other: "else" })) {
+    writeFileSync(work.join(`${name}.tar`), tar({ name: "a", data }, { name: "b", data }));
+  }
+  const given = await build(work.join("dictionary.tar"), work.join("dictionary"));
+  const dictionary = { chunks: loadImage(given.bootstrap).root.children!.get("a")!.chunks };
+  const uses = await build(work.join("uses.tar"), work.join("uses"), { dictionary });
+  expect(uses.blobs.map(({ id }) => id)).toEqual([given.blob!.id]);
+  expect(uses.blob).toBeUndefined();
+  const other = await build(work.join("other.tar"), work.join("other"), { dictionary });
+  expect(other.blobs.map(({ id }) => id)).toEqual([other.blob!.id]);
 });
 
 test("a prefetch list: what is relative or covered already is left out and told", () => {

@@ -17,6 +17,7 @@ const equalBytes: Case[] = [
   ["wide-v6", "wide", { compressor: "none" }],
   ["big-v6-1m-none", "big", { compressor: "none", digester: "sha256" }],
   ["plain-v6-export", "plain.tar", { compressor: "none" }],
+  ["tiny-v6-batch-none", "tinyfiles", { batchSize: 0x8000, compressor: "none" }],
 ];
 
 /** Another zstd or lz4 gives other stored sizes, and so other ids: everything else is equal. */
@@ -35,12 +36,14 @@ const equalButStoredSizes: Case[] = [
   ["big-v6-16m-zstd", "big", { chunkSize: 0x1000000 }],
   ["big-v6-64k-lz4", "big", { chunkSize: 0x10000, compressor: "lz4_block" }],
   ["tiny-v6-nobatch", "tinyfiles", {}],
+  ["tiny-v6-batch-zstd", "tinyfiles", { batchSize: 0x10000, chunkSize: 0x10000 }],
+  ["tiny-v6-batch-lz4", "tinyfiles", { batchSize: 0x4000, compressor: "lz4_block" }],
 ];
 
 describe.skipIf(!hasGolden)("builds compared with the original's", () => {
   const temporary = new TemporaryDirectory();
   const sources = temporary.join("sources");
-  beforeAll(() => makeGoldenSources(sources));
+  beforeAll(() => makeGoldenSources(sources), 60_000);
   afterAll(() => temporary[Symbol.dispose]());
 
   test.each(equalBytes)("%s: bootstrap and blob have the original's bytes", async (name, source, options) => {
@@ -58,6 +61,24 @@ describe.skipIf(!hasGolden)("builds compared with the original's", () => {
     if (options.blobOffset === undefined) {
       expect(compareListings(listBuilt(temporary.join(name), result.bootstrap), readListing(golden))).toEqual([]);
     }
+  });
+
+  test.each([
+    ["small-v6-encrypt-none", "small", { compressor: "none", chunkSize: 0x1000 }, "bytes"],
+    ["small-v6-encrypt", "small", {}, "all but stored sizes"],
+    ["tiny-v6-batch-encrypt", "tinyfiles", { batchSize: 0x10000 }, "all but stored sizes"],
+  ] as const)("%s: with the original's key, the same image", async (name, source, options, equal) => {
+    const golden = goldenCase(name);
+    const goldenBootstrap = readFileSync(golden.bootstrapFile!);
+    const [{ cipherKey, cipherIv }] = openBootstrap(goldenBootstrap).blobs;
+    const key = { key: cipherKey!, iv: cipherIv! };
+    const result = await build(join(sources, source), temporary.join(name), { ...options, key });
+    if (equal === "bytes") {
+      expect(result.bootstrap.equals(goldenBootstrap)).toBe(true);
+      expect(readFileSync(result.blob!.path).equals(readFileSync(join(golden.directory, "blobs", result.blob!.id)))).toBe(true);
+    }
+    expect(comparable(openBootstrap(result.bootstrap))).toEqual(comparable(openBootstrap(goldenBootstrap)));
+    expect(compareListings(listBuilt(temporary.join(name), result.bootstrap), readListing(golden))).toEqual([]);
   });
 
   test.each(["fs", "blob"] as const)(

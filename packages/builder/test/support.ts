@@ -1,6 +1,6 @@
 /** What several test files share: the golden sources, a build with options left out, and a reader of what was built. */
 import { execFileSync } from "node:child_process";
-import { createHash } from "node:crypto";
+import { createDecipheriv, createHash } from "node:crypto";
 import { createReadStream, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -68,15 +68,32 @@ export class BlobReader {
   constructor(record: BlobRecord, path: string) {
     this.#record = record;
     this.#bytes = readFileSync(path);
-    const stored = this.#bytes.subarray(record.ciOffset, record.ciOffset + record.ciCompressedSize);
-    const ci = decode(stored, record.ciCompressor, record.ciUncompressedSize);
-    this.meta = openBlobMeta(ci, this.#bytes.subarray(record.ciOffset + record.ciCompressedSize).subarray(0, 4096), record);
+    const ci = decode(this.#stored(record.ciOffset, record.ciCompressedSize), record.ciCompressor, record.ciUncompressedSize);
+    this.meta = openBlobMeta(ci, this.#stored(record.ciOffset + record.ciCompressedSize, 4096), record);
+  }
+
+  /** One stored item, decrypted. Source: spec/rafs.md, section 4.3 */
+  #stored(offset: number, size: number): Buffer {
+    const item = this.#bytes.subarray(offset, offset + size);
+    const { cipherKey, cipherIv } = this.#record;
+    if (!cipherKey || !cipherIv) return item;
+    const plain = createDecipheriv("aes-128-xts", cipherKey, cipherIv).update(item);
+    const isPadded = plain.length === 18 && plain.readUInt16BE(16) === 0x7890;
+    return isPadded ? plain.subarray(0, 16 - plain[15]) : plain;
   }
 
   chunk(index: number): Buffer {
-    const start = this.meta.compressedOffset(index);
-    const stored = this.#bytes.subarray(start, start + this.meta.compressedSize(index));
-    return this.meta.isCompressed(index) ? decode(stored, this.#record.compressor, this.meta.uncompressedSize(index)) : stored;
+    const { meta } = this;
+    const { compressor } = this.#record;
+    const size = meta.uncompressedSize(index);
+    const batch = meta.batchOf(index);
+    if (batch >= 0) {
+      const { compressedSize, uncompressedSize } = meta.batchContext(batch);
+      const plain = decode(this.#stored(meta.compressedOffset(index), compressedSize), compressor, uncompressedSize);
+      return plain.subarray(meta.offsetInContext(index)).subarray(0, size);
+    }
+    const stored = this.#stored(meta.compressedOffset(index), meta.compressedSize(index));
+    return meta.isCompressed(index) ? decode(stored, compressor, size) : stored;
   }
 
   /** The uncompressed image of the blob: what a finished cache file holds. */

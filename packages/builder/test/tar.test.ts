@@ -1,7 +1,8 @@
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { numberTree, type TreeNode } from "@nydus-ts/rafs-format/writer";
 import { afterEach, describe, expect, test } from "vitest";
-import { BlobWriter, ChunkDictionary } from "../src/blob-writer.ts";
+import { BlobWriter } from "../src/blob-writer.ts";
+import { ChunkDictionary } from "../src/chunk-dictionary.ts";
 import { BuilderError, CompressPool } from "../src/index.ts";
 import { ByteStream } from "../src/sources/byte-stream.ts";
 import { decompressLayer } from "../src/sources/decompress.ts";
@@ -28,6 +29,8 @@ async function read(archive: Buffer, pieceBytes = archive.length): Promise<Map<s
       inlineBootstrap: false,
       toc: false,
       chunkInfoVersion: 1,
+      batchSize: 0,
+      key: undefined,
       version5: undefined,
     },
     new ChunkDictionary(),

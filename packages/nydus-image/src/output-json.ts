@@ -7,6 +7,7 @@ export interface OutputJson {
   bootstrap: string;
   blobs: readonly string[];
   externalBootstrap?: string;
+  externalBlobs?: readonly string[];
   consumedTime?: Readonly<Record<string, number>>;
   events?: Readonly<Record<string, number | string>>;
   fsVersion: "5" | "6";
@@ -20,7 +21,7 @@ export async function writeOutputJson(path: string | undefined, output: OutputJs
     bootstrap: output.bootstrap,
     blobs: output.blobs,
     external_bootstrap: output.externalBootstrap ?? "",
-    external_blobs: [],
+    external_blobs: output.externalBlobs ?? [],
     trace: { consumed_time: sortKeys(output.consumedTime ?? {}), registered_events: sortKeys(output.events ?? {}) },
     fs_version: output.fsVersion,
     compressor: output.compressor,

@@ -80,9 +80,7 @@ describe("run-time failures end with status 1 and one Error", () => {
   });
 
   test.each([
-    ["create", ...to("a"), "--encrypt", source],
-    ["create", ...to("a"), "--batch-size", "0x10000", source],
-    ["create", ...to("a"), "-t", "tar-tarfs", temporary.join("layer.tar")],
+    ["create", ...to("a"), "--attributes", temporary.join("x"), source],
     ["chunkdict", "generate", "x"],
     ["compact", "-B", "x"],
     ["convert", "--source", "a", "--target", "b", "--chunk-dict", "bootstrap:registry:c"],

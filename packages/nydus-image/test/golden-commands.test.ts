@@ -1,4 +1,4 @@
-/** Recorded command lines of the original, run here: version 5, and layers that stay as they are. */
+/** Recorded command lines of the original, run here. Where it built on a lower layer, so do we: on the bootstrap that it wrote. */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -13,24 +13,44 @@ describe.skipIf(!hasGolden)("recorded command lines", () => {
   const temporary = new TemporaryDirectory();
   beforeAll(() => {
     execFileSync("bash", [join(goldenDir()!, "make-sources.sh"), temporary.join("sources")]);
-  });
+  }, 60_000);
   afterAll(() => temporary[Symbol.dispose]());
 
   /** Runs the command lines of a case that begin with one of `verbs`, in a directory of its own. */
   async function repeat(name: string, verbs: readonly string[]): Promise<string> {
     const golden = goldenCase(name).directory;
     const out = temporary.join(name);
-    mkdirSync(join(out, "blobs"), { recursive: true });
+    for (const directory of ["blobs", "cache"]) mkdirSync(join(out, directory), { recursive: true });
     for (const line of readFileSync(join(golden, "cmd.txt"), "utf8").split("\n")) {
       const [command, stdin] = line.split(" < ");
       const [program, verb, ...argv] = command.split(" ");
       if (program !== "nydus-image" || !verbs.includes(verb)) continue;
-      const path = (text: string) =>
-        text.replace("$OUT", verb === "merge" && text.endsWith(".boot") ? golden : out).replace("$SRC", temporary.join("sources"));
+      const path = (text: string, i = 0) => {
+        const isInput = verb === "merge" || argv[i - 1] === "--parent-bootstrap" || argv[i - 1] === "--chunk-dict";
+        const name = /\$OUT\/(.+\.boot)$/.exec(text)?.[1];
+        const isRecorded = isInput && name !== undefined && existsSync(join(golden, name));
+        return text.replace("$OUT", isRecorded ? golden : out).replace("$SRC", temporary.join("sources"));
+      };
       const { code, stderr } = await run([verb, ...argv.map(path)], { stdin: stdin ? readFileSync(path(stdin), "utf8") : "" });
       expect([code, stderr]).toEqual([0, expect.not.stringContaining("Error")]);
     }
     return out;
+  }
+
+  /** The JSON file without what names versions, directories and times. */
+  function readJson(directory: string): unknown {
+    const json = JSON.parse(readFileSync(join(directory, "output.json"), "utf8"));
+    const { version, trace, ...rest } = json;
+    return {
+      ...rest,
+      bootstrap: basename(json.bootstrap),
+      external_bootstrap: basename(json.external_bootstrap),
+      events: trace.registered_events,
+    };
+  }
+
+  function filesOf(directory: string): string[] {
+    return existsSync(directory) ? readdirSync(directory) : [];
   }
 
   test.each([
@@ -42,50 +62,90 @@ describe.skipIf(!hasGolden)("recorded command lines", () => {
     "plain-v6-zran-inline",
     "plain-v6-zran-inline-toc",
     "plain-v6-tarref",
+    "plain-v6-tarfs",
+    "big-v6-tarfs",
+    "tiny-v6-batch-none",
+    "small-v6-cachedir",
+    "many-v6-23blobs",
   ])("%s: the same files, the same JSON", async (name) => {
     const golden = goldenCase(name).directory;
     const out = await repeat(name, ["create"]);
     if (existsSync(join(golden, "bootstrap"))) {
       expect(readFileSync(join(out, "bootstrap")).equals(readFileSync(join(golden, "bootstrap")))).toBe(true);
     }
-    expect(readdirSync(join(out, "blobs"))).toEqual(readdirSync(join(golden, "blobs")));
-    const read = (directory: string) => {
-      const json = JSON.parse(readFileSync(join(directory, "output.json"), "utf8"));
-      const { version, trace, ...rest } = json;
-      return {
-        ...rest,
-        bootstrap: basename(json.bootstrap),
-        external_bootstrap: basename(json.external_bootstrap),
-        events: trace.registered_events,
-      };
-    };
-    expect(read(out)).toEqual(read(golden));
-  });
-
-  test("layers-v5-merge3: merge writes the original's bootstrap", async () => {
-    const out = await repeat("layers-v5-merge3", ["merge"]);
-    expect(readFileSync(join(out, "bootstrap")).equals(readFileSync(goldenCase("layers-v5-merge3").bootstrapFile!))).toBe(true);
+    for (const directory of ["blobs", "cache"]) {
+      expect(filesOf(join(out, directory))).toEqual(filesOf(join(golden, directory)));
+      for (const file of filesOf(join(golden, directory))) {
+        expect(readFileSync(join(out, directory, file)).equals(readFileSync(join(golden, directory, file)))).toBe(true);
+      }
+    }
+    expect(readJson(out)).toEqual(readJson(golden));
   });
 
   test.each([
-    [["--prefetch-policy", "blob"], "conversion type targz-ref conflicts with '--prefetch-policy blob'"],
-    [["-v", "5"], "'--fs-version 5' conflicts with conversion type 'targz-ref', only V6 is supported"],
-    [["--blob-id", "x"], "conversion type 'targz-ref' conflicts with '--blob-id'"],
-  ])("a layer that stays as it is can not be built with %j", async (argv, words) => {
+    "layers-v5-chunkdict",
+    "layers-v6-chunkdict",
+    "layers-v5-parent",
+    "layers-v6-parent",
+    "layers-v6-parent-ovl",
+    "layers-v6-parent3",
+    // The tar lies there under its short name too, put by hand.
+    "plain-v6-tarfs-shortid",
+  ])("%s: the same bootstrap, the same JSON", async (name) => {
+    const golden = goldenCase(name).directory;
+    const out = await repeat(name, ["create"]);
+    expect(readFileSync(join(out, "bootstrap")).equals(readFileSync(join(golden, "bootstrap")))).toBe(true);
+    expect(readJson(out)).toEqual(readJson(golden));
+  });
+
+  test.each(["layers-v5-merge3", "layers-v6-merge3-tarfs"])("%s: merge writes the original's bootstrap", async (name) => {
+    const out = await repeat(name, ["merge"]);
+    expect(readFileSync(join(out, "bootstrap")).equals(readFileSync(goldenCase(name).bootstrapFile!))).toBe(true);
+  });
+
+  test.each([
+    ["targz-ref", ["--prefetch-policy", "blob"], "conversion type targz-ref conflicts with '--prefetch-policy blob'"],
+    ["targz-ref", ["-v", "5"], "'--fs-version 5' conflicts with conversion type 'targz-ref', only V6 is supported"],
+    ["targz-ref", ["--blob-id", "x"], "conversion type 'targz-ref' conflicts with '--blob-id'"],
+    ["targz-ref", ["--encrypt"], "conversion type 'targz-ref' conflicts with '--encrypt'"],
+    ["targz-ref", ["--batch-size", "0x1000"], "unsupported ConversionType for batch chunk: targz-ref"],
+    ["tar-tarfs", ["--chunk-dict", "x"], "conversion type 'tar-tarfs' conflicts with '--chunk-dict'"],
+    ["tar-tarfs", ["--parent-bootstrap", "x"], "conversion type 'tar-tarfs' conflicts with '--parent-bootstrap'"],
+    ["tar-tarfs", ["--features", "blob-toc"], "conversion type 'tar-tarfs' conflicts with '--features blob-toc'"],
+    ["tar-rafs", ["--batch-size", "0x1000", "-v", "5"], "`--batch-size` with non-zero value conflicts with `--fs-version 5`"],
+    ["tar-rafs", ["--batch-size", "0x200000"], "batch size 0x200000 is bigger than chunk size 0x100000"],
+    ["tar-rafs", ["--batch-size", "0x1800"], "invalid batch size: 6144"],
+    ["tar-rafs", ["--encrypt", "-v", "5"], "'--encrypt' conflicts with '--fs-version 5'"],
+    ["tar-rafs", ["--chunk-dict", "rafs=x"], "invalid chunk dict type rafs"],
+    ["tar-rafs", ["--chunk-dict", "/nonexistent/boot"], 'load chunk dict bootstrap "/nonexistent/boot"'],
+  ])("%s %j is refused, and nothing is written", async (type, argv, words) => {
     const out = temporary.join("refused");
     mkdirSync(out, { recursive: true });
     const { code, stderr } = await run([
       "create",
       "-t",
-      "targz-ref",
+      type,
       "-D",
       out,
       "-B",
       join(out, "b"),
       ...argv,
-      temporary.join("sources/plain.tar.gz"),
+      temporary.join("sources/plain.tar"),
     ]);
     expect([code, stderr]).toEqual([1, expect.stringContaining(words)]);
+    expect(readdirSync(out)).toEqual([]);
+  });
+
+  test.each([
+    ["--chunk-dict", 5],
+    ["--parent-bootstrap", 5],
+  ])("%s of another version is refused", async (option, version) => {
+    const out = temporary.join("other-version");
+    mkdirSync(out, { recursive: true });
+    const below = join(goldenCase(`layers-v${version}-parent`).directory, "parent.boot");
+    const argv = ["create", "-D", out, "-B", join(out, "b"), option, below, temporary.join("sources/layer2")];
+    const { code, stderr } = await run(argv);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("Using inconsistent RAFS version V5, target RAFS version V6")]);
     expect(readdirSync(out)).toEqual([]);
   });
 });

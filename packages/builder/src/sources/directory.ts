@@ -1,10 +1,10 @@
 /** A directory tree as the source of an image. Source: spec/nydus-image.md, section 6.1 */
 import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from "node:fs";
 import { type HardlinkIdentity, splitXattrName, TreeNode } from "@nydus-ts/rafs-format/writer";
-import type { BlobWriter } from "../blob-writer.ts";
 import { BuilderError, describeFailure } from "../errors.ts";
 import { linkTargetBytesMax, pathDepthMax } from "../limits.ts";
 import { type WhiteoutSpec, whiteoutOf } from "../whiteouts.ts";
+import type { ChunkSink } from "./chunk-sink.ts";
 
 /** Reads all xattrs of a path without following links; a file system without xattrs has none. The builder makes no system calls of its own. */
 export type XattrReader = (path: Buffer) => Map<string, Uint8Array>;
@@ -135,7 +135,7 @@ export function printable(path: string): string {
  * Reads are synchronous: for the page cache that is faster, and the thread pool has the compression to do.
  * @throws BuilderError BUILD_SOURCE
  */
-export async function storeDirectoryFile(node: TreeNode, path: string, chunkSize: number, writer: BlobWriter): Promise<void> {
+export async function storeDirectoryFile(node: TreeNode, path: string, chunkSize: number, writer: ChunkSink): Promise<void> {
   const fd = openSync(Buffer.from(path, "latin1"), "r");
   try {
     for (let offset = 0; offset < node.size; offset += chunkSize) {
@@ -150,7 +150,7 @@ export async function storeDirectoryFile(node: TreeNode, path: string, chunkSize
           );
         filled += read;
       }
-      node.chunks.push(await writer.add(data));
+      node.chunks.push(await writer.add(data, node.size <= chunkSize));
     }
   } finally {
     closeSync(fd);

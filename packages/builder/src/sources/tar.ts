@@ -49,7 +49,7 @@ export async function readTarTree(options: TarOptions, sink: ChunkSink): Promise
       for (let offset = 0; offset < node.size; offset += options.chunkSize) {
         const data = sink.allocate(Math.min(options.chunkSize, node.size - offset));
         await member.read(data);
-        node.chunks.push(await sink.add(data));
+        node.chunks.push(await sink.add(data, node.size <= options.chunkSize));
       }
     }
   } finally {

@@ -6,12 +6,12 @@ import { blobFeatures, CHUNK_INFO_V2, chunkFlags, chunkInfoV2Flags, crc32c, ZRAN
 import { type BlobEntry, type ContextArea, newBlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type Destination } from "../artifact.ts";
 import { BlobTail } from "../blob-tail.ts";
-import { ChunkDictionary, chunkKey, type FinishedBlob } from "../blob-writer.ts";
+import type { DataWriter, FinishedBlob } from "../blob-writer.ts";
+import { type ChunkDictionary, chunkKey } from "../chunk-dictionary.ts";
 import { compressorNumbers, digest, digesterNumbers } from "../codecs.ts";
 import { BuilderError } from "../errors.ts";
 import { chunksPerBlobMax } from "../limits.ts";
 import type { TarInput } from "../sources/byte-stream.ts";
-import type { ChunkSink } from "../sources/chunk-sink.ts";
 import { ContextCutter, type ZranChunk, type ZranContext } from "./contexts.ts";
 import { GzipReader } from "./gzip-reader.ts";
 
@@ -30,7 +30,7 @@ export interface RefOptions {
 
 const alignment = 4096;
 
-export class RefBlobWriter implements ChunkSink, AsyncDisposable {
+export class RefBlobWriter implements DataWriter, AsyncDisposable {
   blob: BlobEntry | undefined;
   deduplicatedBytes = 0;
   deduplicatedChunks = 0;
@@ -40,15 +40,16 @@ export class RefBlobWriter implements ChunkSink, AsyncDisposable {
   readonly #options: RefOptions;
   readonly #input: LayerInput;
   readonly #cutter: ContextCutter | undefined;
-  readonly #dictionary = new ChunkDictionary();
+  readonly #dictionary: ChunkDictionary;
   readonly #buffer: Uint8Array<ArrayBuffer>;
   readonly #chunks: StoredChunk[] = [];
   readonly #places: ZranChunk[] = [];
   #chunkStart = 0;
   #opened: { artifact: Artifact; tail: BlobTail } | undefined;
 
-  constructor(options: RefOptions, input: LayerInput) {
+  constructor(options: RefOptions, input: LayerInput, dictionary: ChunkDictionary) {
     this.#options = options;
+    this.#dictionary = dictionary;
     this.#input = input;
     this.#cutter = input instanceof GzipReader ? new ContextCutter(input) : undefined;
     this.#buffer = new Uint8Array(new ArrayBuffer(options.chunkSize));
@@ -72,8 +73,7 @@ export class RefBlobWriter implements ChunkSink, AsyncDisposable {
       this.deduplicatedChunks++;
       return known;
     }
-    this.blob ??= this.#begin();
-    const { blob } = this;
+    const blob = this.blob ?? this.#begin();
     if (blob.chunkCount >= chunksPerBlobMax)
       throw new BuilderError("BUILD_LIMIT", `more than ${chunksPerBlobMax} chunks in one blob; use a larger chunk size`);
     const chunk: StoredChunk = {
@@ -100,13 +100,15 @@ export class RefBlobWriter implements ChunkSink, AsyncDisposable {
     if (this.#cutter) features |= blobFeatures.zran;
     if (inlineBootstrap) features |= blobFeatures.inlinedFsMeta | blobFeatures.hasTarHeader;
     if (toc) features |= blobFeatures.hasToc | blobFeatures.hasTarHeader | blobFeatures.inlinedChunkDigest;
-    return newBlobEntry({
+    this.blob = newBlobEntry({
       id: "",
       chunkSize,
       compressor: compressorNumbers.gzip,
       digester: digesterNumbers.sha256,
       features: features >>> 0,
     });
+    this.#dictionary.blobs.push(this.blob);
+    return this.blob;
   }
 
   async #output(): Promise<{ artifact: Artifact; tail: BlobTail }> {
@@ -140,12 +142,11 @@ export class RefBlobWriter implements ChunkSink, AsyncDisposable {
     return { bytes, contexts: { count: contexts.length, offset: records.length, size } };
   }
 
-  /** Puts the bootstrap of this image at the end of the blob. */
   async appendBootstrap(bootstrap: Buffer): Promise<void> {
     await (await this.#output()).tail.appendBootstrap(bootstrap);
   }
 
-  /** Makes the blob of chunk info appear under its name, its SHA-256. Undefined if there was nothing to store. */
+  /** The blob of chunk info is named by its SHA-256. */
   async commit(): Promise<FinishedBlob | undefined> {
     if (!this.#opened) return undefined;
     const { artifact, tail } = this.#opened;

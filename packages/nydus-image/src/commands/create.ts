@@ -1,72 +1,30 @@
 /** `nydus-image create`: a directory or a tar becomes a RAFS image. Source: spec/nydus-image.md, section 2 */
-import { stat } from "node:fs/promises";
 import {
-  type Compressor,
   type CreateOptions,
   type CreateResult,
   createImage,
-  type Destination,
-  type Digester,
-  type PrefetchPolicy,
-  readPieces,
-  type WhiteoutSpec,
-  writeEmptyExternalBootstrap,
+  loadChunks,
+  newBlobKey,
+  writeExternalBootstrap,
   writeFileWhole,
 } from "@nydus-ts/builder";
-import { blobFeatures } from "@nydus-ts/rafs-format";
+import { blobFeatures, digesters } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
-import { NydusImageError, unsupported } from "../errors.ts";
-import { bootstrapDestination, isDirectory, parseChunkSize, parseSize, readPrefetchPatterns } from "../options.ts";
+import { NydusImageError } from "../errors.ts";
+import { loadLayerFile, parseChunkDict, requireConsistent, type Traits } from "../layer-file.ts";
+import { bootstrapDestination, parseChunkSize, readPrefetchPatterns } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
-import { readXattrs } from "../xattrs.ts";
-
-const sourceTypes = [
-  "directory",
-  "dir-rafs",
-  "estargz-rafs",
-  "estargz-ref",
-  "estargztoc-ref",
-  "tar-rafs",
-  "tar-tarfs",
-  "targz-rafs",
-  "targz-ref",
-  "stargz_index",
-] as const;
-
-/** Types whose data blob is the source itself. */
-const refTypes: ReadonlySet<string> = new Set(["targz-ref", "estargz-ref"]);
-
-interface CreateFlags {
-  type: (typeof sourceTypes)[number];
-  bootstrap?: string;
-  blobDir?: string;
-  blob?: string;
-  externalBlob?: string;
-  blobInlineMeta?: true;
-  inlineBootstrap?: true;
-  blobId: string;
-  blobDataSize?: string;
-  blobOffset: string;
-  chunkSize: string;
-  batchSize: string;
-  compressor: Compressor;
-  digester: Digester;
-  config?: string;
-  fsVersion: "5" | "6";
-  features?: "blob-toc";
-  chunkDict?: string;
-  parentBootstrap?: string;
-  alignedChunk?: true;
-  repeatable?: true;
-  disableCheck?: true;
-  whiteoutSpec: WhiteoutSpec;
-  prefetchPolicy: PrefetchPolicy;
-  outputJson?: string;
-  encrypt?: true;
-  blobCacheDir?: string;
-  attributes?: string;
-}
+import {
+  blobDestination,
+  type CreateFlags,
+  checkType,
+  isReferenceType,
+  openSource,
+  parseBatchSize,
+  type SourceType,
+  sourceTypes,
+} from "./create-rules.ts";
 
 export function addCreate(program: Command, context: Context): void {
   program
@@ -91,7 +49,7 @@ export function addCreate(program: Command, context: Context): void {
     .option("-C, --config <path>", "storage configuration file")
     .addOption(new Option("-v, --fs-version <version>", "RAFS version").choices(["5", "6"]).default("6"))
     .addOption(new Option("--features <feature>", "optional features").choices(["blob-toc"]))
-    .option("--chunk-dict <path>", "bootstrap whose chunks are not stored again")
+    .option("--chunk-dict <[bootstrap=]path>", "bootstrap whose chunks are not stored again")
     .option("--parent-bootstrap <path>", "bootstrap of the layers below")
     .option("--aligned-chunk", "align chunks to 4 KiB (always so in version 6)")
     .option("--repeatable", "do not record owners")
@@ -104,7 +62,9 @@ export function addCreate(program: Command, context: Context): void {
     )
     .option("-J, --output-json <path>", "file for the result as JSON")
     .option("-E, --encrypt", "encrypt the blob")
-    .option("--blob-cache-dir <dir>", "directory for cache files instead of a blob")
+    .addOption(
+      new Option("--blob-cache-dir <dir>", "directory for cache files instead of a blob").conflicts(["blobInlineMeta", "blob", "blobDir"]),
+    )
     .option("--attributes <path>", "attributes file")
     .action(async (source: string, _options, command: Command) => {
       requireDestination(command);
@@ -138,43 +98,57 @@ function requireDestination(command: Command): void {
 async function create(context: Context, source: string, flags: CreateFlags, isGiven: (option: string) => boolean): Promise<void> {
   const started = performance.now();
   if (flags.inlineBootstrap) flags.blobInlineMeta = true;
-  const type = (flags as { sourceType?: CreateFlags["type"] }).sourceType ?? flags.type;
+  const type = (flags as { sourceType?: SourceType }).sourceType ?? flags.type;
   if (Buffer.byteLength(flags.blobId) > 255) throw new NydusImageError("IMAGE_ARGUMENT", "blob id is limited to length 255");
   if (!/^[0-9]+$/.test(flags.blobOffset)) throw new NydusImageError("IMAGE_ARGUMENT", `invalid blob offset ${flags.blobOffset}`);
   const patterns = await readPrefetchPatterns(context, flags.prefetchPolicy);
   const chunkSize = parseChunkSize(flags.chunkSize);
-  refuseUnsupported(flags, type);
-  const isReference = refTypes.has(type);
-  if (isReference) checkReference(context, flags, type, isGiven);
+  const batchSize = parseBatchSize(flags, type, chunkSize);
+  const blob = await blobDestination(flags, type);
+  const compressor = checkType(context, flags, type, isGiven);
+  if (flags.fsVersion === "5" && flags.features === "blob-toc")
+    throw new NydusImageError("IMAGE_ARGUMENT", "`--features blob-toc` can't be used with `--version 5` ");
   const options: CreateOptions = {
     source: await openSource(source, type, flags.whiteoutSpec),
-    blob: await blobDestination(flags),
+    blob,
     bootstrap: flags.blobInlineMeta ? undefined : await bootstrapDestination(flags),
     blobId: flags.blobId,
     blobOffset: Number(flags.blobOffset),
-    compressor: flags.compressor,
+    compressor: compressor === "gzip" ? "none" : compressor,
     digester: flags.digester,
     chunkSize,
     chunkInfoVersion: 1,
+    batchSize,
     toc: flags.features === "blob-toc",
     explicitUidGid: !flags.repeatable,
     ...(flags.fsVersion === "5" ? { version5: { alignedChunks: flags.alignedChunk ?? false } } : {}),
+    ...(flags.encrypt ? { key: newBlobKey() } : {}),
     prefetch: { policy: flags.prefetchPolicy, patterns },
   };
-  const result = await createImage(options).catch((cause: unknown) => {
+  const traits: Traits = {
+    name: "this build",
+    version: flags.fsVersion === "5" ? 5 : 6,
+    chunkSize,
+    explicitUidGid: options.explicitUidGid,
+    digester: isReferenceType(type) ? "sha256" : flags.digester,
+    isTarfs: type === "tar-tarfs",
+  };
+  const result = await build(context, flags, options, traits).catch((cause: unknown) => {
     throw new Error("build failed", { cause });
   });
+  const storedBytes = result.statistics.uncompressedBytes - result.statistics.deduplicatedBytes;
   const externalBootstrap = await writeExternal(options, result);
-  report(context, flags, result);
+  report(context, flags, options, result, externalBootstrap);
   await writeOutputJson(
     flags.outputJson,
     {
       bootstrap: result.bootstrapPath ?? "",
       blobs: blobIds(flags, result),
       externalBootstrap,
+      externalBlobs: externalBootstrap === "" ? [] : parentBlobIds(options),
       consumedTime: { total_build: (performance.now() - started) / 1000 },
       events: {
-        blob_uncompressed_size: result.statistics.uncompressedBytes - result.statistics.deduplicatedBytes,
+        ...(storedBytes > 0 ? { blob_uncompressed_size: storedBytes } : {}),
         ...(result.statistics.deduplicatedChunks > 0
           ? { dedup_chunks: result.statistics.deduplicatedChunks, dedup_uncompressed_size: result.statistics.deduplicatedBytes }
           : {}),
@@ -183,90 +157,59 @@ async function create(context: Context, source: string, flags: CreateFlags, isGi
         ...(options.source.kind === "directory" ? { load_from_directory: result.statistics.entryCount } : {}),
       },
       fsVersion: flags.fsVersion,
-      compressor: isReference ? "gzip" : flags.compressor,
+      compressor,
     },
     { compact: false },
   );
 }
 
-function refuseUnsupported(flags: CreateFlags, type: CreateFlags["type"]): void {
-  if (parseSize(flags.batchSize, "batch size") > 0) throw unsupported("--batch-size", "leave it out; chunks are then stored one by one");
-  if (flags.encrypt) throw unsupported("--encrypt", "build without it");
-  if (flags.chunkDict !== undefined)
-    throw unsupported("--chunk-dict", "build without it; equal chunks within the image are still stored once");
-  if (flags.parentBootstrap) throw unsupported("--parent-bootstrap", "build each layer alone and join them with `nydus-image merge`");
-  if (flags.blobCacheDir !== undefined) throw unsupported("--blob-cache-dir", "store a blob with --blob or --blob-dir");
-  if (flags.attributes !== undefined) throw unsupported("--attributes", "build without external files");
-  if (type === "estargztoc-ref" || type === "stargz_index" || type === "tar-tarfs") {
-    throw unsupported(`--type ${type}`, "use `--type targz-rafs`, which stores the data anew, or `--type targz-ref`");
+/** Loads what the build stands on, then builds. A dictionary that does not fit is refused, as is a parent. */
+async function build(context: Context, flags: CreateFlags, options: CreateOptions, traits: Traits): Promise<CreateResult> {
+  const log = context.log();
+  if (flags.chunkDict !== undefined) {
+    const file = await loadLayerFile(parseChunkDict(flags.chunkDict), "chunk dict bootstrap", log);
+    requireConsistent(traits, file.traits);
+    options.dictionary = { chunks: loadChunks(file.bootstrap, file.image.blobs, digesters.indexOf(traits.digester)) };
   }
-  if (flags.fsVersion === "5" && flags.features === "blob-toc")
-    throw new NydusImageError("IMAGE_ARGUMENT", "`--features blob-toc` can't be used with `--version 5` ");
-}
-
-/** Layers that stay as they are. The compressor is that of the layer, and the digests must be SHA-256. Source: spec/nydus-image.md, section 2.3 */
-function checkReference(context: Context, flags: CreateFlags, type: CreateFlags["type"], isGiven: (option: string) => boolean): void {
-  if (flags.prefetchPolicy === "blob")
-    throw new NydusImageError("IMAGE_ARGUMENT", `conversion type ${type} conflicts with '--prefetch-policy blob'`);
-  if (flags.fsVersion === "5")
-    throw new NydusImageError("IMAGE_ARGUMENT", `'--fs-version 5' conflicts with conversion type '${type}', only V6 is supported`);
-  if (flags.blobId.trim() !== "") throw new NydusImageError("IMAGE_ARGUMENT", `conversion type '${type}' conflicts with '--blob-id'`);
-  if (isGiven("compressor"))
-    context.log().info(`only GZip is supported for conversion type ${type}, use GZip instead of ${flags.compressor}`);
-  if (isGiven("digester") && flags.digester !== "sha256")
-    context.log().info(`only SHA256 is supported for conversion type ${type}, use SHA256 instead of ${flags.digester}`);
-}
-
-async function openSource(path: string, type: CreateFlags["type"], whiteouts: WhiteoutSpec): Promise<CreateOptions["source"]> {
-  const found = await stat(path).catch((cause: unknown) => {
-    throw new NydusImageError("IMAGE_SOURCE", `failed to access path ${JSON.stringify(path)}`, { cause });
-  });
-  if (type === "directory" || type === "dir-rafs") {
-    if (!found.isDirectory()) throw new NydusImageError("IMAGE_SOURCE", `specified path must be a directory: ${JSON.stringify(path)}`);
-    return { kind: "directory", path, readXattrs, whiteouts };
+  if (flags.parentBootstrap) {
+    const file = await loadLayerFile(flags.parentBootstrap, "parent bootstrap", log);
+    requireConsistent(traits, file.traits);
+    options.parent = file.image;
   }
-  if (!found.isFile() && !found.isFIFO() && !found.isCharacterDevice()) {
-    throw new NydusImageError("IMAGE_SOURCE", `specified path must be a regular/fifo/char_device file: ${JSON.stringify(path)}`);
-  }
-  return { kind: refTypes.has(type) ? "layer" : "tar", stream: readPieces(path) };
-}
-
-async function blobDestination(flags: CreateFlags): Promise<Destination> {
-  if (flags.blob !== undefined) return { file: flags.blob };
-  if (flags.blobDir !== undefined) {
-    if (!(await isDirectory(flags.blobDir)))
-      throw new NydusImageError("IMAGE_ARGUMENT", `directory to store blobs does not exist: ${flags.blobDir}`);
-    return { directory: flags.blobDir };
-  }
-  throw new NydusImageError(
-    "IMAGE_ARGUMENT",
-    "both --blob and --blob-dir are missing, please specify one to store the generated data blob file",
-  );
+  return await createImage(options);
 }
 
 /** The original writes a second bootstrap beside every one it builds from a directory; tools that list a build's files know it. */
 async function writeExternal(options: CreateOptions, result: CreateResult): Promise<string> {
   if (options.source.kind !== "directory" || result.bootstrapPath === undefined) return "";
   const path = `${result.bootstrapPath.replace(/(?<=[^/])\.[^./]*$/, "")}.external`;
-  await writeFileWhole(path, writeEmptyExternalBootstrap(options, result));
+  await writeFileWhole(path, writeExternalBootstrap(options, result));
   return path;
 }
 
 function blobIds(flags: CreateFlags, result: CreateResult): string[] {
   // The id of a blob with its bootstrap inside is known only now; that of a layer was known before.
-  const isReference = (result.blobs[0]?.features ?? 0) & blobFeatures.separate;
+  const isReference = (result.blobs.at(-1)?.features ?? 0) & blobFeatures.separate;
   if (flags.blobInlineMeta && !isReference) return result.blob ? [result.blob.id] : [];
   return result.blobs.map(({ id }) => id);
 }
 
-function report(context: Context, flags: CreateFlags, result: CreateResult): void {
+function parentBlobIds(options: CreateOptions): string[] {
+  return (options.parent?.blobs ?? []).map(({ id }) => id);
+}
+
+function report(context: Context, flags: CreateFlags, options: CreateOptions, result: CreateResult, externalBootstrap: string): void {
   const size = result.blobs.at(-1)?.compressedSize ?? 0;
-  const ids = blobIds(flags, result)
-    .map((id) => JSON.stringify(id))
-    .join(", ");
-  context
-    .log()
-    .info(
-      `successfully built RAFS filesystem: \nmeta blob path: ${result.bootstrapPath ?? "<none>"}\ndata blob size: 0x${size.toString(16)}\ndata blobs: [${ids}]`,
-    );
+  const list = (ids: string[]) => `[${ids.map((id) => JSON.stringify(id)).join(", ")}]`;
+  const lines = [
+    "successfully built RAFS filesystem: ",
+    `meta blob path: ${result.bootstrapPath ?? "<none>"}`,
+    `data blob size: 0x${size.toString(16)}`,
+    `data blobs: ${list(blobIds(flags, result))}`,
+  ];
+  const externalBlobs = parentBlobIds(options);
+  if (externalBootstrap !== "" && externalBlobs.length > 0) {
+    lines.push(`external meta blob path: ${externalBootstrap}`, `external data blobs: ${list(externalBlobs)}`);
+  }
+  context.log().info(lines.join("\n"));
 }

@@ -3,21 +3,19 @@ import {
   type BlobEntry,
   type compressorNumbers,
   type Destination,
-  loadImage,
   mergeLayers,
   type PrefetchPolicy,
   type TreeNode,
-  withoutInlinedBootstrap,
   writeArtifact,
 } from "@nydus-ts/builder";
-import { blobFeatures, compressors, digesters, superFlags } from "@nydus-ts/rafs-format";
+import { blobFeatures, ciphers, compressors, digesters, superFlags } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
-import { type BootstrapFile, namePrefix, readBootstrapFile, storedBlobId } from "../bootstrap-file.ts";
+import { namePrefix } from "../bootstrap-file.ts";
 import type { Context } from "../context.ts";
-import { InconsistentError, NydusImageError, unsupported } from "../errors.ts";
+import { NydusImageError } from "../errors.ts";
+import { type LayerFile, loadLayerFile, parseChunkDict, requireConsistent } from "../layer-file.ts";
 import { bootstrapDestination, readPrefetchPatterns } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
-import { superFlagNames } from "../text.ts";
 
 interface MergeFlags {
   parentBootstrap?: string;
@@ -42,7 +40,7 @@ export function addMerge(program: Command, context: Context): void {
     .option("--parent-bootstrap <path>", "layer below all sources")
     .option("-B, --bootstrap <path>", "file for the result")
     .option("-D, --blob-dir <dir>", "directory for the result, named by its digest")
-    .option("--chunk-dict <path>", "bootstrap of a chunk dictionary")
+    .option("--chunk-dict <[bootstrap=]path>", "bootstrap of a chunk dictionary that the sources were built with")
     .addOption(
       new Option("--prefetch-policy <policy>", "what to do with the list of paths on standard input")
         .choices(["fs", "blob", "none"])
@@ -62,38 +60,35 @@ export function addMerge(program: Command, context: Context): void {
 
 async function merge(context: Context, sources: readonly string[], flags: MergeFlags): Promise<void> {
   const log = context.log();
-  if (flags.chunkDict !== undefined) throw unsupported("--chunk-dict", "merge without it");
   const patterns = await readPrefetchPatterns(context, flags.prefetchPolicy);
   const destination: Destination = await bootstrapDestination(flags);
   const lists = readLists(flags, sources.length);
-  const layers: TreeNode[] = [];
-  const files: BootstrapFile[] = [];
   const blobs = new Map<string, BlobEntry>();
-  const all = flags.parentBootstrap ? [flags.parentBootstrap, ...sources] : sources;
-  for (const [i, path] of all.entries()) {
-    const file = await readBootstrapFile(path).catch((cause: unknown) => {
-      throw new NydusImageError("IMAGE_FILE", `load bootstrap ${JSON.stringify(path)}`, { cause });
-    });
-    log.info(`RAFS features: ${superFlagNames(file.bootstrap.flags)}`);
-    if (files.length > 0) requireConsistent(files[0], file);
+  const parent = flags.parentBootstrap ? await loadLayerFile(flags.parentBootstrap, "parent bootstrap", log) : undefined;
+  const dictionary =
+    flags.chunkDict === undefined ? undefined : await loadLayerFile(parseChunkDict(flags.chunkDict), "chunk dict bootstrap", log);
+  const shared = new Set(dictionary?.image.blobs.map(({ id }) => id));
+  const layers: TreeNode[] = parent ? [joinBlobs(parent, blobs)] : [];
+  const files: LayerFile[] = [];
+  for (const [index, path] of sources.entries()) {
+    const file = await loadLayerFile(path, "bootstrap", log);
+    requireConsistent((dictionary ?? parent ?? files[0] ?? file).traits, file.traits);
     files.push(file);
-    const isParent = flags.parentBootstrap !== undefined && flags.parentBootstrap !== "" && i === 0;
-    layers.push(
-      loadLayer(
-        file,
-        blobs,
-        isParent ? undefined : { lists, index: i - (all.length - sources.length), accessible: flags.config !== undefined },
-      ),
-    );
+    nameBlob(file, shared, { lists, index, accessible: flags.config !== undefined });
+    layers.push(joinBlobs(file, blobs));
   }
-  const last = files.at(-1)!.bootstrap;
+  if (files[0].traits.isTarfs && parent) throw new NydusImageError("IMAGE_SOURCE", tarfsConflict("--parent-bootstrap"));
+  if (files[0].traits.isTarfs && shared.size > 0) throw new NydusImageError("IMAGE_SOURCE", tarfsConflict("--chunk-dict"));
+  const last = files.at(-1)!;
+  const isEncrypted = files.some(({ bootstrap }) => (bootstrap.flags & superFlags.encryptionAes128Xts) !== 0n);
   const result = mergeLayers({
-    fsVersion: last.version,
+    fsVersion: last.traits.version,
     layers,
-    compressor: compressors.indexOf(compressorOf(last.flags)),
-    digester: (last.flags & superFlags.hashSha256) !== 0n ? digesters.indexOf("sha256") : digesters.indexOf("blake3"),
-    cipher: files.some(({ bootstrap }) => (bootstrap.flags & superFlags.encryptionAes128Xts) !== 0n) ? 1 : 0,
-    explicitUidGid: (last.flags & superFlags.explicitUidGid) !== 0n,
+    compressor: compressors.indexOf(compressorOf(last.bootstrap.flags)),
+    digester: digesters.indexOf(last.traits.digester),
+    cipher: ciphers.indexOf(isEncrypted ? "aes-128-xts" : "none"),
+    explicitUidGid: last.traits.explicitUidGid,
+    isTarfs: last.traits.isTarfs,
     prefetch: { policy: flags.prefetchPolicy, patterns },
   });
   const path = await writeArtifact(destination, result.bootstrap);
@@ -102,7 +97,7 @@ async function merge(context: Context, sources: readonly string[], flags: MergeF
     {
       bootstrap: path,
       blobs: result.blobs.map(({ id }) => id),
-      fsVersion: String(last.version) as "5" | "6",
+      fsVersion: String(last.traits.version) as "5" | "6",
       compressor: compressorOf(files[0].bootstrap.flags),
     },
     { compact: false },
@@ -115,19 +110,8 @@ export function compressorOf(flags: bigint): keyof typeof compressorNumbers {
   return flags & superFlags.compressionZstd ? "zstd" : "none";
 }
 
-/** Source: spec/nydus-image.md, section 12.7 */
-function requireConsistent(first: BootstrapFile, next: BootstrapFile): void {
-  const [a, b] = [first.bootstrap, next.bootstrap];
-  const refuse = (what: string) => {
-    throw new InconsistentError(`Inconsistent RAFS Filesystem: ${what} (${first.path}, ${next.path})`);
-  };
-  if (a.chunkSize !== b.chunkSize) refuse(`Inconsistent configuration of chunk_size: ${a.chunkSize} vs ${b.chunkSize}`);
-  const explicit = (flags: bigint) => (flags & superFlags.explicitUidGid) !== 0n;
-  if (explicit(a.flags) !== explicit(b.flags)) {
-    refuse(`Using inconsistent explicit_uidgid setting ${explicit(b.flags)}, target explicit_uidgid setting ${explicit(a.flags)}`);
-  }
-  if (a.version !== b.version) refuse(`Using inconsistent RAFS version V${b.version}, target RAFS version V${a.version}`);
-  if ((a.flags & superFlags.tarfsMode) !== (b.flags & superFlags.tarfsMode)) refuse("Using inconsistent RAFS TARFS mode");
+function tarfsConflict(option: string): string {
+  return `merging RAFS in TARFS mode conflicts with \`${option}\``;
 }
 
 interface Lists {
@@ -172,26 +156,9 @@ function readLists(flags: MergeFlags, sourceCount: number): Lists {
   };
 }
 
-/** The tree of one source, its blob named and described as the command line says. Source: section 12.1, step 5 */
-function loadLayer(
-  file: BootstrapFile,
-  known: Map<string, BlobEntry>,
-  source: { lists: Lists; index: number; accessible: boolean } | undefined,
-): TreeNode {
-  if ((file.bootstrap.flags & superFlags.tarfsMode) !== 0n)
-    throw unsupported("merging tarfs images", "build the layers with `--type tar-rafs`");
-  const image = loadImage(file.bytes);
-  if (source && image.blobs.length > 1) {
-    throw new NydusImageError(
-      "IMAGE_SOURCE",
-      `invalid per layer bootstrap, having multiple associated data blobs: ${file.path} has ${image.blobs.length}`,
-    );
-  }
-  for (const [i, blob] of image.blobs.entries()) {
-    const id = storedBlobId(file, file.bootstrap.blobs[i]);
-    Object.assign(blob, withoutInlinedBootstrap(blob));
-    if (source) describeBlob(blob, file, id, source);
-    else blob.id = id;
+/** The tree of an image whose blobs were named: layers that share a blob share its row. */
+function joinBlobs({ image }: LayerFile, known: Map<string, BlobEntry>): TreeNode {
+  for (const blob of image.blobs) {
     const same = known.get(blob.id);
     if (same) Object.assign(blob, same);
     else known.set(blob.id, blob);
@@ -199,21 +166,26 @@ function loadLayer(
   return image.root;
 }
 
-function describeBlob(
-  blob: BlobEntry,
-  file: BootstrapFile,
-  storedId: string,
-  { lists, index, accessible }: { lists: Lists; index: number; accessible: boolean },
-): void {
-  const separate = (blob.features & blobFeatures.separate) !== 0;
-  blob.id = accessible || file.blob ? storedId : (lists.ids?.[index] ?? namePrefix(file.path));
-  if (file.blob && !separate) {
-    blob.compressedSize = file.blob.size;
-    if (file.blob.toc && blob.features & blobFeatures.hasToc) {
-      blob.tocSize = file.blob.toc.size;
-      blob.tocDigest = file.blob.toc.digest;
-    }
+interface Source {
+  lists: Lists;
+  index: number;
+  /** blobs can be looked at, so what the bootstrap says of them is no guess */
+  accessible: boolean;
+}
+
+/** Names and describes the one blob that a source brings, as the command line says. Source: section 12.1, step 5 */
+function nameBlob(file: LayerFile, shared: ReadonlySet<string>, { lists, index, accessible }: Source): void {
+  const own = file.image.blobs.filter(({ id }) => !shared.has(id));
+  if (own.length > 1) {
+    throw new NydusImageError(
+      "IMAGE_SOURCE",
+      `invalid per layer bootstrap, having multiple associated data blobs: ${file.path} has ${own.length}`,
+    );
   }
+  const [blob] = own;
+  if (!blob) return;
+  const separate = (blob.features & blobFeatures.separate) !== 0;
+  if (!accessible && !file.blob && !file.traits.isTarfs) blob.id = lists.ids?.[index] ?? namePrefix(file.path);
   const digest = lists.digests?.[index];
   if (digest !== undefined && separate) blob.metaDigest = Buffer.from(digest, "hex");
   else if (digest !== undefined) blob.id = digest;

@@ -2,16 +2,17 @@
 import assert from "node:assert/strict";
 import { chunkFlags, chunkInfoV2Flags, metaMagic } from "../constants.ts";
 import { RafsError } from "../errors.ts";
-import { CHUNK_INFO_V1, CHUNK_INFO_V2, META_HEADER, TAR_HEADER, TOC_ENTRY } from "../records/blob.ts";
-import type { StoredChunk } from "./tree.ts";
+import { BATCH_CONTEXT, CHUNK_INFO_V1, CHUNK_INFO_V2, META_HEADER, TAR_HEADER, TOC_ENTRY } from "../records/blob.ts";
+import type { Batch, StoredChunk } from "./tree.ts";
 
-/** Chunk info array of a blob without batches or contexts; record i belongs to chunk index i. */
+/** Chunk info array; record i belongs to chunk index i. Chunks in a batch need version 2. */
 export function writeChunkInfo(chunks: readonly StoredChunk[], options: { version: 1 | 2 }): Buffer {
   const recordSize = options.version === 1 ? CHUNK_INFO_V1.recordSize : CHUNK_INFO_V2.recordSize;
   const out = Buffer.alloc(chunks.length * recordSize);
   for (const [i, chunk] of chunks.entries()) {
     assert.equal(chunk.index, i, "chunks come in index order");
     assert.equal(chunk.uncompressedOffset % 4096, 0, "chunks of v6 are aligned");
+    assert(options.version === 2 || !chunk.place, "batches need version 2");
     if (options.version === 1) writeV1(out, i * recordSize, chunk);
     else writeV2(out, i * recordSize, chunk);
   }
@@ -38,16 +39,33 @@ function writeV2(out: Buffer, at: number, chunk: StoredChunk): void {
       `chunk ${chunk.index} is stored in ${chunk.compressedSize} bytes: V2 chunk info holds less than 2^24; use a smaller chunk size`,
     );
   }
+  const { place } = chunk;
   let flags = 0;
-  if (chunk.flags & chunkFlags.compressed) flags |= chunkInfoV2Flags.compressed;
+  if (place) flags |= chunkInfoV2Flags.compressed | chunkInfoV2Flags.batch;
+  else if (chunk.flags & chunkFlags.compressed) flags |= chunkInfoV2Flags.compressed;
   if (chunk.flags & chunkFlags.encrypted) flags |= chunkInfoV2Flags.encrypted;
-  if (chunk.flags & chunkFlags.crc32) flags |= chunkInfoV2Flags.crc32;
+  // The data word of a member of a batch says where it lies, so there is no room for its checksum.
+  const hasCrc = !place && (chunk.flags & chunkFlags.crc32) !== 0;
+  if (hasCrc) flags |= chunkInfoV2Flags.crc32;
   out.writeBigUInt64LE(
     BigInt(chunk.uncompressedOffset / 4096) | (BigInt(chunk.uncompressedSize - 1) << 32n) | (BigInt(flags) << 56n),
     at + CHUNK_INFO_V2.uncompressed,
   );
-  out.writeBigUInt64LE(BigInt(chunk.compressedOffset) | (BigInt(chunk.compressedSize) << 40n), at + CHUNK_INFO_V2.compressed);
-  out.writeBigUInt64LE(BigInt(chunk.flags & chunkFlags.crc32 ? chunk.crc32 : 0), at + CHUNK_INFO_V2.data);
+  const storedOffset = place?.batch.storedOffset ?? chunk.compressedOffset;
+  out.writeBigUInt64LE(BigInt(storedOffset) | (BigInt(chunk.compressedSize) << 40n), at + CHUNK_INFO_V2.compressed);
+  const word = place ? (BigInt(place.batch.index) << 32n) | BigInt(place.offset) : BigInt(hasCrc ? chunk.crc32 : 0);
+  out.writeBigUInt64LE(word, at + CHUNK_INFO_V2.data);
+}
+
+/** One context a batch, in index order: they follow the chunk info records. Source: spec/rafs.md, section 5.4 */
+export function writeBatchContexts(batches: readonly Batch[]): Buffer {
+  const out = Buffer.alloc(batches.length * BATCH_CONTEXT.recordSize);
+  for (const [i, batch] of batches.entries()) {
+    assert.equal(batch.index, i, "batches come in index order");
+    out.writeUInt32LE(batch.storedSize, i * BATCH_CONTEXT.recordSize + BATCH_CONTEXT.compressedSize);
+    out.writeUInt32LE(batch.plainSize, i * BATCH_CONTEXT.recordSize + BATCH_CONTEXT.uncompressedSize);
+  }
+  return out;
 }
 
 export interface MetaHeader {

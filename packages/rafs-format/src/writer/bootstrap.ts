@@ -47,6 +47,8 @@ export interface BootstrapOptions {
   cipher: number;
   explicitUidGid: boolean;
   hasXattr: boolean;
+  /** blobs are tars that stay as they are, addressed in blocks of 512 bytes; version 6 only */
+  isTarfs?: boolean | undefined;
   /** nodes of the prefetch table, in its order */
   prefetch: readonly TreeNode[];
 }
@@ -57,7 +59,7 @@ export interface BootstrapOptions {
  */
 export function writeBootstrap(options: BootstrapOptions): Buffer {
   const { root, blobs, chunkSize } = options;
-  const blockSize = 4096;
+  const blockSize = options.isTarfs ? 512 : 4096;
   checkBlobs(blobs);
   placeTree(root, { blockSize, chunkSize });
 
@@ -204,6 +206,7 @@ function flagsOf(options: BootstrapOptions): bigint {
   let flags = compressorFlags[options.compressor] | digesterFlags[options.digester];
   if (options.explicitUidGid) flags |= superFlags.explicitUidGid;
   if (options.hasXattr) flags |= superFlags.hasXattr;
+  if (options.isTarfs) flags |= superFlags.tarfsMode;
   if (options.blobs.every(({ features }) => (features & blobFeatures.inlinedChunkDigest) !== 0)) flags |= superFlags.inlinedChunkDigest;
   return flags | (options.cipher === 0 ? superFlags.encryptionNone : superFlags.encryptionAes128Xts);
 }

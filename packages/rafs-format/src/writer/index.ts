@@ -3,6 +3,7 @@ export {
   type ContextArea,
   type MetaHeader,
   type TocSection,
+  writeBatchContexts,
   writeChunkInfo,
   writeMetaHeader,
   writeSectionHeader,
@@ -13,6 +14,7 @@ export { writeBootstrapV5 } from "./bootstrap-v5.ts";
 export { type BuildBlob, type BuildEntry, type BuildOptions, buildBootstrap } from "./build-bootstrap.ts";
 export { directoryBytes, placeTree, roundUp } from "./placement.ts";
 export {
+  type Batch,
   type BlobEntry,
   forEachDirectory,
   type HardlinkIdentity,

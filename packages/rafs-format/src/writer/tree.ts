@@ -49,6 +49,16 @@ export function newBlobEntry(given: Pick<BlobEntry, "id" | "chunkSize" | "compre
   };
 }
 
+/** Several small chunks that are stored as one item. Source: spec/rafs.md, section 5.4 */
+export interface Batch {
+  /** its number within the blob */
+  index: number;
+  storedOffset: number;
+  storedSize: number;
+  /** bytes of its members, back to back */
+  plainSize: number;
+}
+
 /** A chunk of a blob. Files that share it hold the same object, so what the ordered writer fills in later is seen by all of them. */
 export interface StoredChunk {
   readonly digest: Uint8Array;
@@ -60,6 +70,8 @@ export interface StoredChunk {
   uncompressedOffset: number;
   uncompressedSize: number;
   crc32: number;
+  /** where the chunk lies, if it is not stored alone; its own stored offset and size are then 0 */
+  place?: { batch: Batch; offset: number } | undefined;
 }
 
 /** Names of one inode share a link: that is what makes them hardlinks. */

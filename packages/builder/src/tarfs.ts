@@ -1,0 +1,91 @@
+/** A plain tar that stays as it is and is the data blob: nothing is written for it, chunks are places in it. Source: spec/rafs.md, section 9 */
+import { blobFeatures } from "@nydus-ts/rafs-format";
+import { type BlobEntry, newBlobEntry, type StoredChunk } from "@nydus-ts/rafs-format/writer";
+import type { DataWriter, FinishedBlob } from "./blob-writer.ts";
+import type { ChunkDictionary } from "./chunk-dictionary.ts";
+import { compressorNumbers, digesterNumbers } from "./codecs.ts";
+import { BuilderError } from "./errors.ts";
+import { chunksPerBlobMax } from "./limits.ts";
+import type { LayerInput } from "./zran/ref-writer.ts";
+
+/** Digests are not recorded. */
+const noDigest = new Uint8Array(32);
+
+export class TarfsWriter implements DataWriter {
+  blob: BlobEntry | undefined;
+  readonly deduplicatedBytes = 0;
+  readonly deduplicatedChunks = 0;
+  /** none of it comes into a blob of ours */
+  readonly uncompressedBytes = 0;
+  readonly metaFile = undefined;
+
+  readonly #options: { chunkSize: number; id: string };
+  readonly #input: LayerInput;
+  readonly #dictionary: ChunkDictionary;
+  readonly #buffer: Uint8Array<ArrayBuffer>;
+  #chunkStart = 0;
+
+  /** `id`: of the blob; empty for the SHA-256 of the tar */
+  constructor(options: { chunkSize: number; id: string }, input: LayerInput, dictionary: ChunkDictionary) {
+    this.#options = options;
+    this.#input = input;
+    this.#dictionary = dictionary;
+    this.#buffer = new Uint8Array(new ArrayBuffer(options.chunkSize));
+  }
+
+  allocate(bytes: number): Uint8Array<ArrayBuffer> {
+    this.#chunkStart = this.#input.position;
+    return this.#buffer.subarray(0, bytes);
+  }
+
+  /** @throws BuilderError BUILD_LIMIT */
+  async add(data: Uint8Array<ArrayBuffer>): Promise<StoredChunk> {
+    const blob = this.blob ?? this.#begin();
+    if (blob.chunkCount >= chunksPerBlobMax)
+      throw new BuilderError("BUILD_LIMIT", `more than ${chunksPerBlobMax} chunks in one blob; use a larger chunk size`);
+    return {
+      digest: noDigest,
+      blob,
+      index: blob.chunkCount++,
+      flags: 0,
+      compressedOffset: this.#chunkStart,
+      compressedSize: data.length,
+      uncompressedOffset: this.#chunkStart,
+      uncompressedSize: data.length,
+      crc32: 0,
+    };
+  }
+
+  #begin(): BlobEntry {
+    this.blob = newBlobEntry({
+      id: "",
+      chunkSize: this.#options.chunkSize,
+      compressor: compressorNumbers.none,
+      digester: digesterNumbers.sha256,
+      features: (blobFeatures.capTarToc | blobFeatures.tarfs) >>> 0,
+    });
+    // What the original records where there is no chunk info. Source: spec/rafs.md, section 2.5
+    this.blob.ciCompressor = compressorNumbers.lz4_block;
+    this.#dictionary.blobs.push(this.blob);
+    return this.blob;
+  }
+
+  /** The tar must have been read to its end. */
+  async finishData(): Promise<void> {
+    if (!this.blob) return;
+    this.blob.id = this.#options.id || this.#input.sourceDigest().toString("hex");
+    this.blob.compressedSize = this.#input.sourceBytes;
+    this.blob.uncompressedSize = this.#input.sourceBytes;
+  }
+
+  async appendBootstrap(): Promise<void> {
+    throw new BuilderError(
+      "BUILD_UNSUPPORTED",
+      "a tar that stays as it is can not take the bootstrap in: give the bootstrap a file of its own",
+    );
+  }
+
+  async commit(): Promise<FinishedBlob | undefined> {
+    return undefined;
+  }
+}

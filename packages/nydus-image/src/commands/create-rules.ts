@@ -1,0 +1,148 @@
+/** What `create` accepts together, and where its output goes. Source: spec/nydus-image.md, sections 2.1 to 2.3 */
+import { stat } from "node:fs/promises";
+import { type Compressor, type CreateOptions, type Digester, type PrefetchPolicy, readPieces, type WhiteoutSpec } from "@nydus-ts/builder";
+import type { Context } from "../context.ts";
+import { NydusImageError, unsupported } from "../errors.ts";
+import { isDirectory, parseSize } from "../options.ts";
+import { readXattrs } from "../xattrs.ts";
+
+export const sourceTypes = [
+  "directory",
+  "dir-rafs",
+  "estargz-rafs",
+  "estargz-ref",
+  "estargztoc-ref",
+  "tar-rafs",
+  "tar-tarfs",
+  "targz-rafs",
+  "targz-ref",
+  "stargz_index",
+] as const;
+export type SourceType = (typeof sourceTypes)[number];
+
+/** Layers that an index makes readable. */
+const refTypes: ReadonlySet<string> = new Set(["targz-ref", "estargz-ref"]);
+/** Layers that bring their index along. */
+const tocTypes: ReadonlySet<string> = new Set(["estargztoc-ref", "stargz_index"]);
+
+/** What an image's chunks can be compressed with: gzip only where the source is. */
+export type CreatedCompressor = Compressor | "gzip";
+
+export interface CreateFlags {
+  type: SourceType;
+  bootstrap?: string;
+  blobDir?: string;
+  blob?: string;
+  externalBlob?: string;
+  blobInlineMeta?: true;
+  inlineBootstrap?: true;
+  blobId: string;
+  blobDataSize?: string;
+  blobOffset: string;
+  chunkSize: string;
+  batchSize: string;
+  compressor: Compressor;
+  digester: Digester;
+  config?: string;
+  fsVersion: "5" | "6";
+  features?: "blob-toc";
+  chunkDict?: string;
+  parentBootstrap?: string;
+  alignedChunk?: true;
+  repeatable?: true;
+  disableCheck?: true;
+  whiteoutSpec: WhiteoutSpec;
+  prefetchPolicy: PrefetchPolicy;
+  outputJson?: string;
+  encrypt?: true;
+  blobCacheDir?: string;
+  attributes?: string;
+}
+
+/** A source that stays as it is: its compressor and digester are those of its format. */
+export function isReferenceType(type: SourceType): boolean {
+  return refTypes.has(type) || type === "tar-tarfs" || tocTypes.has(type);
+}
+
+function refuse(message: string): never {
+  throw new NydusImageError("IMAGE_ARGUMENT", message);
+}
+
+/** Source: section 2.2, step 5 */
+export function parseBatchSize(flags: CreateFlags, type: SourceType, chunkSize: number): number {
+  const size = parseSize(flags.batchSize, "batch size");
+  if (size === 0) return 0;
+  if (flags.fsVersion === "5") refuse("`--batch-size` with non-zero value conflicts with `--fs-version 5`");
+  if (isReferenceType(type)) refuse(`unsupported ConversionType for batch chunk: ${type}`);
+  if (size < 0x1000 || size > 0x1000000 || (size & (size - 1)) !== 0) refuse(`invalid batch size: ${size}`);
+  if (size > chunkSize) refuse(`batch size 0x${size.toString(16)} is bigger than chunk size 0x${chunkSize.toString(16)}`);
+  return size;
+}
+
+/** Rules of the kind of source. Returns the compressor that the image will have. Source: section 2.3 */
+export function checkType(context: Context, flags: CreateFlags, type: SourceType, isGiven: (option: string) => boolean): CreatedCompressor {
+  if (flags.attributes !== undefined) throw unsupported("--attributes", "build without external files");
+  if (tocTypes.has(type)) throw unsupported(`--type ${type}`, "use `--type targz-rafs`, which stores the data anew, or `--type targz-ref`");
+  if (!isReferenceType(type)) {
+    if (flags.encrypt && flags.fsVersion === "5") refuse("'--encrypt' conflicts with '--fs-version 5', only V6 is supported");
+    return flags.blobCacheDir === undefined ? flags.compressor : "none";
+  }
+  const isTarfs = type === "tar-tarfs";
+  const conflict = (option: string, isThere: boolean) => {
+    if (isThere) refuse(`conversion type '${type}' conflicts with '${option}'`);
+  };
+  if (flags.prefetchPolicy === "blob") refuse(`conversion type ${type} conflicts with '--prefetch-policy blob'`);
+  if (flags.fsVersion === "5") refuse(`'--fs-version 5' conflicts with conversion type '${type}', only V6 is supported`);
+  conflict("--blob-id", !isTarfs && flags.blobId.trim() !== "");
+  conflict("--chunk-dict", isTarfs && flags.chunkDict !== undefined);
+  conflict("--parent-bootstrap", isTarfs && Boolean(flags.parentBootstrap));
+  conflict("--blob-inline-meta", isTarfs && flags.blobInlineMeta === true);
+  conflict("--features blob-toc", isTarfs && flags.features === "blob-toc");
+  conflict("--aligned-chunk", isTarfs && flags.alignedChunk === true);
+  conflict("--encrypt", flags.encrypt === true);
+  if (isGiven("compressor") && !(isTarfs && flags.compressor === "none")) {
+    context
+      .log()
+      .info(
+        isTarfs
+          ? `only compressor \`None\` is supported for conversion type ${type}, use \`None\` instead of ${flags.compressor}`
+          : `only GZip is supported for conversion type ${type}, use GZip instead of ${flags.compressor}`,
+      );
+  }
+  if (isGiven("digester") && flags.digester !== "sha256")
+    context.log().info(`only SHA256 is supported for conversion type ${type}, use SHA256 instead of ${flags.digester}`);
+  return isTarfs ? "none" : "gzip";
+}
+
+export async function openSource(path: string, type: SourceType, whiteouts: WhiteoutSpec): Promise<CreateOptions["source"]> {
+  const found = await stat(path).catch((cause: unknown) => {
+    throw new NydusImageError("IMAGE_SOURCE", `failed to access path ${JSON.stringify(path)}`, { cause });
+  });
+  if (type === "directory" || type === "dir-rafs") {
+    if (!found.isDirectory()) throw new NydusImageError("IMAGE_SOURCE", `specified path must be a directory: ${JSON.stringify(path)}`);
+    return { kind: "directory", path, readXattrs, whiteouts };
+  }
+  if (!found.isFile() && !found.isFIFO() && !found.isCharacterDevice()) {
+    throw new NydusImageError("IMAGE_SOURCE", `specified path must be a regular/fifo/char_device file: ${JSON.stringify(path)}`);
+  }
+  const kind = refTypes.has(type) ? "layer" : type === "tar-tarfs" ? "tarfs" : "tar";
+  return { kind, stream: readPieces(path), whiteouts };
+}
+
+/** Source: section 2.2, steps 6 and 7 */
+export async function blobDestination(flags: CreateFlags, type: SourceType): Promise<CreateOptions["blob"]> {
+  if (flags.blobCacheDir !== undefined) {
+    if (isReferenceType(type)) refuse(`conversion type \`${type}\` conflicts with \`--blob-cache-dir\``);
+    if (flags.fsVersion === "5") refuse("'--blob-cache-dir' conflicts with '--fs-version 5', only V6 is supported");
+    if (!(await isDirectory(flags.blobCacheDir))) refuse(`directory to store blob cache does not exist: ${flags.blobCacheDir}`);
+    return { cacheDirectory: flags.blobCacheDir };
+  }
+  if (type === "tar-tarfs" && flags.blob !== undefined) refuse("conversion type `tar-tarfs` conflicts with `--blob`");
+  if (flags.blob !== undefined) return { file: flags.blob };
+  if (flags.blobDir !== undefined) {
+    if (!(await isDirectory(flags.blobDir))) refuse(`directory to store blobs does not exist: ${flags.blobDir}`);
+    return { directory: flags.blobDir };
+  }
+  if (tocTypes.has(type)) return undefined;
+  refuse("both --blob and --blob-dir are missing, please specify one to store the generated data blob file");
+}
