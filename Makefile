@@ -30,4 +30,4 @@ check:
 
 clean:
 	rm -rf dist packages/*/dist .nx
-	rm -f bin/containerd-nydus-grpc bin/nydusd bin/nydusctl bin/nydus-image
+	rm -f bin/containerd-nydus-grpc bin/nydusd bin/nydusctl bin/nydus-image bin/nydusify

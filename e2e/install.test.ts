@@ -15,7 +15,7 @@ const install = (destination: string, ...args: string[]) =>
 test("an installed tree starts by itself, names its own paths, keeps a changed configuration, and is removed again", async () => {
   const destination = workspace.path("root");
   await install(destination);
-  for (const name of ["containerd-nydus-grpc", "nydusd", "nydusctl", "nydus-image"]) {
+  for (const name of ["containerd-nydus-grpc", "nydusd", "nydusctl", "nydus-image", "nydusify"]) {
     // Far from the checkout and with no Node in PATH.
     const version = await run(`${destination}/usr/bin/${name}`, ["--version"], { directory: "/", env: { PATH: "/usr/bin:/bin" } });
     expect(version.stdout, name).toMatch(/\d+\.\d+\.\d+/);

@@ -16,7 +16,7 @@ import {
 } from "node:fs";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
-import { buildBundles, executables, launcherText } from "./build/bundles.ts";
+import { buildBundles, executables, launcherText, programs } from "./build/bundles.ts";
 import { repositoryRoot } from "./build/libraries.ts";
 
 const { values } = parseArgs({ options: { uninstall: { type: "boolean", default: false } } });
@@ -24,7 +24,7 @@ const environment = (name: string, otherwise: string): string => process.env[nam
 
 const destination = environment("DESTDIR", "");
 const prefix = environment("PREFIX", "/usr/local");
-const programs = `${destination}${prefix}/bin`;
+const programFolder = `${destination}${prefix}/bin`;
 const library = `${destination}${prefix}/lib/nydus-ts`;
 const configuration = `${destination}${environment("SYSCONFDIR", "/etc")}/nydus`;
 const units = `${destination}${environment("UNITDIR", "/etc/systemd/system")}`;
@@ -53,9 +53,9 @@ async function install(): Promise<void> {
   chmodSync(join(library, "node"), 0o755);
   say(library);
 
-  mkdirSync(programs, { recursive: true });
-  for (const name of Object.keys(executables)) {
-    const file = join(programs, name);
+  mkdirSync(programFolder, { recursive: true });
+  for (const name of programs) {
+    const file = join(programFolder, name);
     rmSync(file, { force: true });
     writeFileSync(file, launcherText(name, "../lib/nydus-ts/node", "../lib/nydus-ts"));
     chmodSync(file, 0o755);
@@ -96,7 +96,7 @@ function installUnits(): void {
 
 function uninstall(): void {
   const files = [
-    ...Object.keys(executables).map((name) => join(programs, name)),
+    ...programs.map((name) => join(programFolder, name)),
     ...shippedFiles(/\.service$/).map((name) => join(units, name)),
     library,
   ];

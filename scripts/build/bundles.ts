@@ -12,6 +12,12 @@ export const executables = {
   "nydus-image": "nydus-image",
 } as const;
 
+/** Further programs of a bundle, which is told the name as its first argument. */
+const otherNames = { nydusify: "nydus-image" } as const satisfies Record<string, keyof typeof executables>;
+
+/** Every name that a launcher is written for. */
+export const programs: readonly string[] = [...Object.keys(executables), ...Object.keys(otherNames)];
+
 /**
  * Packages that load a compiled module by a path of their own: they stay beside the bundle, in dist/node_modules, with the one
  * binary of this machine; everything else is in the bundle.
@@ -54,7 +60,7 @@ export async function buildBundles(): Promise<void> {
   for (const name of used) copyNative(name, join(out, "node_modules"));
   rmSync(finished, { recursive: true, force: true });
   renameSync(out, finished);
-  for (const executable of Object.keys(executables)) writeLauncher(executable);
+  for (const program of programs) writeLauncher(program);
 }
 
 function keepNativeOutside(used: Set<string>): Plugin {
@@ -82,21 +88,23 @@ function copyNative(name: string, target: string): void {
 const entryOf = (name: string): string => join(repositoryRoot, "packages", name, "src/bin.ts");
 
 /** The launcher brings its Node: the repository's npm package in a checkout, the copy beside the bundle after installation. */
-export function launcherText(executable: string, node: string, bundleDirectory: string): string {
+export function launcherText(program: string, node: string, bundleDirectory: string): string {
+  const other = Object.entries(otherNames).find(([name]) => name === program);
+  const [executable, name] = other === undefined ? [program, ""] : [other[1], ` ${program}`];
   return `#!/bin/sh
-# Written by the build. Starts ${executable} with the Node that belongs to it.
+# Written by the build. Starts ${program} with the Node that belongs to it.
 self=$0
 [ -L "$self" ] && self=$(readlink -f -- "$self")
 here=\${self%/*}
 : "\${NODE_COMPILE_CACHE=$here/${bundleDirectory}/.compile-cache}"
 export NODE_COMPILE_CACHE
-exec "$here/${node}" --disable-warning=ExperimentalWarning "$here/${bundleDirectory}/${executable}.mjs" "$@"
+exec "$here/${node}" --disable-warning=ExperimentalWarning "$here/${bundleDirectory}/${executable}.mjs"${name} "$@"
 `;
 }
 
-function writeLauncher(executable: string): void {
-  const file = join(repositoryRoot, "bin", executable);
-  writeFileSync(file, launcherText(executable, `../node_modules/node-linux-${process.arch}/bin/node`, "../dist"));
+function writeLauncher(program: string): void {
+  const file = join(repositoryRoot, "bin", program);
+  writeFileSync(file, launcherText(program, `../node_modules/node-linux-${process.arch}/bin/node`, "../dist"));
   chmodSync(file, 0o755);
 }
 

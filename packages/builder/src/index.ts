@@ -15,12 +15,14 @@ export {
 } from "./create.ts";
 export { type BlobKey, newBlobKey } from "./encryption.ts";
 export { BuilderError, type BuilderErrorCode } from "./errors.ts";
+export { applyLayers, readArchive, readLayerTree } from "./layer-tree.ts";
 export { chunkSizeDefault, chunkSizeMax, chunkSizeMin } from "./limits.ts";
 export { type LoadedImage, loadChunks, loadImage, withoutInlinedBootstrap } from "./load-tree.ts";
 export { type MergeOptions, type MergeResult, mergeLayers } from "./merge.ts";
 export { cloneTree } from "./overlay.ts";
 export { type PrefetchPatterns, type PrefetchPolicy, parsePrefetchPatterns } from "./prefetch.ts";
 export { type ChunkBytes, RepackedBlob, type RepackOptions } from "./repack.ts";
+export type { ChunkSink } from "./sources/chunk-sink.ts";
 export type { XattrReader } from "./sources/directory.ts";
 export { readPieces } from "./sources/file-pieces.ts";
 export type { WhiteoutSpec } from "./whiteouts.ts";

@@ -12,3 +12,21 @@ export const configBytesMax = 8 * 1024 * 1024;
 
 /** One read of a local blob. A disk that takes longer, in ms, has failed. */
 export const blobReadDeadlineMs = 60_000;
+
+/** Bytes of a bootstrap layer, packed and unpacked, that is read into memory. Larger ones are refused. */
+export const bootstrapLayerBytesMax = 1024 * 1024 * 1024;
+
+/** Blobs that `copy` moves at the same time; each is a stream with a few pieces in memory. Others wait. */
+export const blobsInCopyMax = 5;
+
+/** Files whose contents `check` compares at the same time; each holds a few chunks. Others wait. */
+export const filesInCheckMax = 8;
+
+/** Differences that `check` lists. More are counted. */
+export const differencesListedMax = 50;
+
+/** Until a daemon that `mount` started serves; then it is given up. Milliseconds. */
+export const nydusdStartDeadlineMs = 30_000;
+
+/** Until it has ended after SIGTERM; then it is killed. Milliseconds. */
+export const nydusdStopDeadlineMs = 10_000;

@@ -12,11 +12,11 @@ export interface Outcome {
 
 export async function run(
   argv: readonly string[],
-  options: { stdin?: string; env?: Io["env"]; signal?: AbortSignal } = {},
+  options: { stdin?: string; env?: Io["env"]; signal?: AbortSignal; program?: (argv: readonly string[], io: Io) => Promise<number> } = {},
 ): Promise<Outcome> {
   let stdout = "";
   let stderr = "";
-  const code = await main(argv, {
+  const code = await (options.program ?? main)(argv, {
     stdin: input(options.stdin ?? ""),
     stdout: { write: (text) => (stdout += text) },
     stderr: { write: (text) => (stderr += text) },

@@ -56,7 +56,15 @@ export interface BackendFlags {
 }
 
 /** @throws NydusImageError IMAGE_ARGUMENT; IMAGE_UNSUPPORTED for object storage */
-export function openBackend(flags: BackendFlags, prefix = ""): BlobStore {
+export function openBackend(flags: BackendFlags): BlobStore {
+  return localStore(localDirectory(flags, ""), flags.forcePush);
+}
+
+/**
+ * The folder of a backend of type localfs.
+ * @param prefix  of the options, such as `source-`
+ */
+export function localDirectory(flags: Pick<BackendFlags, "type" | "config">, prefix: string): string {
   const option = (name: string) => `--${prefix}backend-${name}`;
   if (flags.type === "oss" || flags.type === "s3")
     throw unsupported(`${option("type")} ${flags.type}`, "let the blobs go to the target's registry, or use localfs");
@@ -78,5 +86,5 @@ export function openBackend(flags: BackendFlags, prefix = ""): BlobStore {
   }
   if (typeof dir !== "string" || dir === "")
     throw new NydusImageError("IMAGE_ARGUMENT", `the backend configuration of localfs names no "dir"`);
-  return localStore(dir, flags.forcePush);
+  return dir;
 }

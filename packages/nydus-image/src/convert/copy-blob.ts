@@ -1,4 +1,7 @@
-import type { Descriptor, ImageSource, ImageTarget } from "@nydus-ts/registry-client";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { type Descriptor, type ImageSource, type ImageTarget, LayoutImage, RegistryImage } from "@nydus-ts/registry-client";
+import { NydusImageError } from "../errors.ts";
 
 /** Puts a blob of the source into the target: taken over within a registry, streamed otherwise. False: it was there. */
 export async function copyBlob(
@@ -21,4 +24,18 @@ export async function readBlob(
   const parts: Uint8Array[] = [];
   for await (const part of from.openBlob(descriptor, { signal: options.signal })) parts.push(part);
   return Buffer.concat(parts);
+}
+
+/** Of a blob that is known by its digest alone. @throws NydusImageError IMAGE_SOURCE: it is not there */
+export async function blobSize(source: ImageSource, digest: string, signal: AbortSignal): Promise<number> {
+  let size: number | undefined;
+  if (source instanceof RegistryImage)
+    size = await source.client.blobSize(source.reference.repository, digest, { deadlineMs: 60_000, signal });
+  else if (source instanceof LayoutImage)
+    size = await stat(join(source.directory, "blobs", digest.replace(":", "/"))).then(
+      (found) => found.size,
+      () => undefined,
+    );
+  if (size === undefined) throw new NydusImageError("IMAGE_SOURCE", `${source.name} refers to layer ${digest}, which is not there`);
+  return size;
 }

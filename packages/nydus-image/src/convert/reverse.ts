@@ -2,20 +2,20 @@
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createReadStream, createWriteStream } from "node:fs";
-import { mkdir, mkdtemp, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { finished, pipeline } from "node:stream/promises";
 import { createGunzip, createGzip } from "node:zlib";
 import { localfsBackend } from "@nydus-ts/chunk-store";
-import { type Descriptor, type ImageSource, LayoutImage, MEDIA_TYPES, RegistryImage } from "@nydus-ts/registry-client";
+import { type Descriptor, MEDIA_TYPES } from "@nydus-ts/registry-client";
 import { readBootstrapFile, storedBlobId } from "../bootstrap-file.ts";
 import { writeMembers } from "../commands/unpack.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
 import { ImageChunks } from "../image-chunks.ts";
 import { configBytesMax, layersInFlightMax } from "../limits.ts";
 import type { ConvertResult } from "./convert.ts";
-import { copyBlob, readBlob } from "./copy-blob.ts";
+import { blobSize, copyBlob, readBlob } from "./copy-blob.ts";
 import { createLimiter } from "./limiter.ts";
 import { annotations, isConverterHistory, isNydusManifest, ociAnnotations, rewriteConfig, writeIndex } from "./manifest.ts";
 import type { ConvertOptions } from "./options.ts";
@@ -245,19 +245,6 @@ async function writeGzip(
     throw error;
   }
   return { diffId: `sha256:${tarHash.digest("hex")}`, digest: `sha256:${gzipHash.digest("hex")}`, size };
-}
-
-async function blobSize(source: ImageSource, digest: string, signal: AbortSignal): Promise<number> {
-  let size: number | undefined;
-  if (source instanceof RegistryImage)
-    size = await source.client.blobSize(source.reference.repository, digest, { deadlineMs: 60_000, signal });
-  else if (source instanceof LayoutImage)
-    size = await stat(join(source.directory, "blobs", digest.replace(":", "/"))).then(
-      (found) => found.size,
-      () => undefined,
-    );
-  if (size === undefined) throw new NydusImageError("IMAGE_SOURCE", `${source.name} refers to layer ${digest}, which is not there`);
-  return size;
 }
 
 const sha256 = (bytes: Uint8Array): string => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;

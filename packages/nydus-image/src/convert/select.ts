@@ -33,8 +33,8 @@ export interface Selection {
 export interface SelectOptions {
   /** undefined: all of them */
   platforms: readonly Platform[] | undefined;
-  /** which half of a merged index; an index without the half that is asked for gives the other */
-  kind: "oci" | "nydus";
+  /** which half of a merged index; an index without the half that is asked for gives the other. `all`: both, with attestations if all platforms are asked for */
+  kind: "oci" | "nydus" | "all";
 }
 
 /** @throws NydusImageError IMAGE_SOURCE: nothing fits */
@@ -52,9 +52,10 @@ export async function selectImages(source: ImageSource, options: SelectOptions):
 }
 
 /** Attestations describe images by digests that are not there any more after a conversion: they are dropped. */
-function selectEntries(name: string, entries: readonly Descriptor[], { platforms, kind }: SelectOptions): Descriptor[] {
-  const images = entries.filter((entry) => entry.annotations?.["vnd.docker.reference.type"] === undefined);
-  const half = images.filter((entry) => isNydusEntry(entry) === (kind === "nydus"));
+function selectEntries(name: string, entries: readonly Descriptor[], { platforms, kind }: SelectOptions): readonly Descriptor[] {
+  const isAttestation = (entry: Descriptor) => entry.annotations?.["vnd.docker.reference.type"] !== undefined;
+  const images = kind === "all" && platforms === undefined ? entries : entries.filter((entry) => !isAttestation(entry));
+  const half = kind === "all" ? images : images.filter((entry) => isNydusEntry(entry) === (kind === "nydus"));
   const candidates = half.length > 0 ? half : images;
   const selected = platforms
     ? candidates.filter((entry) => entry.platform === undefined || platforms.some((wanted) => platformMatches(entry.platform, wanted)))

@@ -1,0 +1,96 @@
+/** `nydusify build`, also `pack`: a directory becomes a bootstrap and a blob. Source: spec/nydusify.md, section 7 */
+import { mkdir, readFile, rename } from "node:fs/promises";
+import { extname, join, parse } from "node:path";
+import { type Command, Option } from "commander";
+import type { Context } from "../context.ts";
+import { NydusImageError, unsupported } from "../errors.ts";
+import { main } from "../main.ts";
+import { isDirectory } from "../options.ts";
+import { switchOption } from "../switch-option.ts";
+
+interface BuildFlags {
+  sourceDir?: string;
+  targetDir?: string;
+  outputDir: string;
+  name?: string;
+  meta?: string;
+  bootstrap?: string;
+  backendPush?: boolean;
+  compact?: boolean;
+  chunkDict?: string;
+  parentBootstrap?: string;
+  fsVersion: string;
+  compressor: string;
+  chunkSize: string;
+}
+
+export function addBuild(program: Command, context: Context): void {
+  const command = program
+    .command("build")
+    .alias("pack")
+    .description("build a nydus file system from a directory")
+    .addOption(new Option("--source-dir <dir>", "directory to build from").env("SOURCE_DIR"))
+    .addOption(new Option("--target-dir <dir>").hideHelp())
+    .addOption(new Option("-o, --output-dir <dir>", "directory for the result").default("./.nydus-build-output").env("OUTPUT_DIR"))
+    .addOption(new Option("--name <name>", "name of the bootstrap").env("BOOTSTRAP"))
+    .addOption(new Option("--meta <name>").hideHelp())
+    .addOption(new Option("--bootstrap <name>").env("IMAGE_NAME").hideHelp())
+    .addOption(switchOption("--backend-push", "push the result to object storage", "BACKEND_PUSH").hideHelp())
+    .addOption(switchOption("--compact", "make the parent's blobs smaller first", "COMPACT").hideHelp())
+    .addOption(new Option("--chunk-dict <bootstrap=path>", "bootstrap whose chunks are not stored again").env("CHUNK_DICT"))
+    .addOption(new Option("--parent-bootstrap <path>", "bootstrap of the layers below").env("PARENT_BOOTSTRAP"))
+    .addOption(new Option("--fs-version <version>", "RAFS version").choices(["5", "6"]).default("6").env("FS_VERSION"))
+    .addOption(
+      new Option("--compressor <name>", "compressor of chunks").choices(["none", "lz4_block", "zstd"]).default("zstd").env("COMPRESSOR"),
+    )
+    .addOption(new Option("--chunk-size <size>", "bytes of a chunk").default("0x100000").env("CHUNK_SIZE"));
+  for (const name of ["--backend-type", "--backend-config", "--backend-config-file", "--compact-config-file", "--nydus-image"])
+    command.addOption(new Option(`${name} <value>`).hideHelp());
+  command.action(async (flags: BuildFlags) => {
+    await build(context, flags);
+  });
+}
+
+async function build(context: Context, flags: BuildFlags): Promise<void> {
+  const source = flags.sourceDir ?? flags.targetDir;
+  const name = flags.name ?? flags.meta ?? flags.bootstrap;
+  if (source === undefined) throw new NydusImageError("IMAGE_ARGUMENT", "--source-dir names no directory to build from");
+  if (name === undefined || name === "" || name.includes("/"))
+    throw new NydusImageError("IMAGE_ARGUMENT", "--name must be the file name of the bootstrap");
+  if (!(await isDirectory(source))) throw new NydusImageError("IMAGE_ARGUMENT", `--source-dir ${source} is not a directory`);
+  if (flags.backendPush) throw unsupported("--backend-push", "copy the files of --output-dir to the storage yourself");
+  if (flags.compact) throw unsupported("--compact", "run `nydus-image compact` on the parent first");
+  await mkdir(flags.outputDir, { recursive: true });
+  const bootstrap = join(flags.outputDir, extname(name) === "" ? `${name}.meta` : name);
+  const blob = join(flags.outputDir, `${parse(name).name}.blob`);
+  const outputJson = join(flags.outputDir, "output.json");
+  const optional = (option: string, value: string | undefined) => (value === undefined ? [] : [option, value]);
+  // nydus-image says itself what went wrong, as the original's program does for nydusify.
+  const code = await main(
+    [
+      ...["create", "--log-level", "warn", "--bootstrap", bootstrap, "--blob", blob, "--output-json", outputJson],
+      ...optional("--parent-bootstrap", flags.parentBootstrap),
+      ...optional("--chunk-dict", flags.chunkDict),
+      ...[
+        "--whiteout-spec",
+        "oci",
+        "--fs-version",
+        flags.fsVersion,
+        "--compressor",
+        flags.compressor,
+        "--chunk-size",
+        flags.chunkSize,
+        source,
+      ],
+    ],
+    context.io,
+  );
+  if (code !== 0) throw new NydusImageError("IMAGE_SOURCE", `the directory ${source} can not be built`);
+  const { blobs } = JSON.parse(await readFile(outputJson, "utf8")) as { blobs: string[] };
+  const id = blobs.at(-1);
+  // Beside a parent the blob is found by its id, as the parent's are.
+  const byId = id !== undefined && flags.parentBootstrap !== undefined;
+  const stored = id === undefined ? "" : byId ? join(flags.outputDir, id) : blob;
+  if (byId) await rename(blob, stored);
+  context.log().info(`successfully built Nydus image (bootstrap:'${bootstrap}', blob:'${stored}')`);
+}
