@@ -43,6 +43,9 @@ export const logFilesMax = 10;
 /** Chunks given to one prefetch call: enough to merge neighbours, few enough that a umount ends it soon. */
 export const prefetchBatchChunks = 256;
 
+/** Bytes of blocks kept in memory by a back end with `request_alignment`. Beyond it the least recently used go. */
+export const alignedBytesKept = 32 * 1024 * 1024;
+
 /** Times the prefetch of an image is taken up again after a host was busy or away, and the pauses in milliseconds, doubled each time. */
 export const prefetchRetriesMax = 32;
 export const prefetchRetryMinMs = 1_000;

@@ -1,3 +1,4 @@
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { run, Workspace } from "@nydus-ts/testkit";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -17,13 +18,13 @@ describe("reads of absent data", () => {
   }, 60_000);
   afterAll(() => workspace[Symbol.asyncDispose]());
 
-  const mount = async (rafs: Record<string, unknown> = {}): Promise<(index: number) => string> => {
+  const mount = async (rafs: Record<string, unknown> = {}, backend: Record<string, unknown> = {}): Promise<(index: number) => string> => {
     // What the kernel reads ahead for the test before must not be counted here.
     if (mounts > 0) await nydusd.client.umount(`/${mounts}`);
     const at = `/${++mounts}`;
     image.registry.resetCounters();
     image.registry.faults.clear();
-    const config = registryConfig(image.registry.host, image.newCache(`cache-${mounts}`), { backend: { timeout: 60 }, rafs });
+    const config = registryConfig(image.registry.host, image.newCache(`cache-${mounts}`), { backend: { timeout: 60, ...backend }, rafs });
     await nydusd.client.mount(at, { source: image.bootstrap, fs_type: "rafs", config });
     return (index) => join(nydusd.mountpoint, at, fileOf(index));
   };
@@ -61,6 +62,22 @@ describe("reads of absent data", () => {
       if (amplify_io === 0) expect(total()).toBe(20 * chunkBytes);
       else expect(Math.max(...lengths())).toBe(amplify_io);
     }
+  });
+
+  test("with request_alignment ask for the same ranges in every order, whole blocks and each once", async () => {
+    const block = 131_072;
+    const seen: string[][] = [];
+    for (const order of [
+      [0, 40, 7, 41, 63],
+      [63, 41, 40, 7, 0],
+    ]) {
+      const path = await mount({ amplify_io: 0 }, { request_alignment: block });
+      for (const index of order) expect(await readFile(path(index))).toEqual(image.contents[index]);
+      seen.push(image.ranges().filter((range) => range !== "all"));
+    }
+    expect(new Set(seen[0]).size).toBe(seen[0]?.length);
+    expect(seen[1]?.toSorted()).toEqual(seen[0]?.toSorted());
+    for (const range of seen[0] ?? []) expect(Number(/\d+/.exec(range)?.[0]) % block).toBe(0);
   });
 
   test("of an image whose blob metadata came with it cost one request each, and none when the data is in the cache", async () => {

@@ -76,6 +76,12 @@ export const registrySchema = z
     ...connection,
     /** Extension: directories of `<host>/hosts.toml`, read again when they change. A valid entry replaces `mirrors`. */
     hosts_dirs: z.array(z.string()).default([]),
+    /** Extension: bytes. Requests are whole blocks of this size at fixed places of a blob, for peer-to-peer networks; 0: as they come. */
+    request_alignment: z
+      .number()
+      .int()
+      .refine((value) => value === 0 || (value >= 65_536 && value <= 67_108_864), "expected 0, or 65536 to 67108864")
+      .default(0),
   })
   .refine((value) => value.proxy.url === "" || value.mirrors.length === 0, "proxy.url and mirrors exclude each other; remove one of them");
 export type RegistryConfig = z.output<typeof registrySchema>;

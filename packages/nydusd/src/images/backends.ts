@@ -14,12 +14,15 @@ import { readDeadlineDefaultMs } from "../limits.ts";
 import type { Log } from "../log/log.ts";
 import type { ErrorEvents } from "../metrics/events.ts";
 import { MeteredBackend } from "../metrics/metered-backend.ts";
+import { AlignedBackend } from "./aligned-backend.ts";
 
 /** A back end with its counters, shared by all mounts whose configuration is equal. Source: spec/nydusd.md 10.1. */
 export interface ImageBackend {
   /** Mountpoint of the first mount that uses it; its name in metrics. */
   readonly name: string;
   readonly backend: MeteredBackend;
+  /** What blobs are read through: `backend`, or what aligns its requests. */
+  readonly reader: BlobBackend;
   /** Gives a registry other credentials (base64 of user:password), from the next request on; other kinds refuse. */
   setAuth(auth: string): void;
 }
@@ -95,7 +98,8 @@ export class BackendPool {
       },
       hosts,
     );
-    return { name, backend, setAuth };
+    const alignment = config.backend?.registry?.request_alignment ?? 0;
+    return { name, backend, reader: alignment === 0 ? backend : new AlignedBackend(backend, alignment), setAuth };
   }
 }
 

@@ -70,7 +70,7 @@ export class CachePool {
       );
     }
     shared.uses.push(use);
-    shared.switching.add(use.backend.backend);
+    shared.switching.add(use.backend.reader);
     const handle = new Handle(directory, use, shared, () => this.#drop(key, shared));
     try {
       handle.opened = await shared.opening;
@@ -140,15 +140,15 @@ class Handle implements CacheHandle {
 
   exchange(backend: ImageBackend): void {
     if (this.#released) return;
-    this.#shared.switching.add(backend.backend);
-    this.#shared.switching.remove(this.#use.backend.backend);
+    this.#shared.switching.add(backend.reader);
+    this.#shared.switching.remove(this.#use.backend.reader);
     this.#use = { ...this.#use, backend };
   }
 
   async release(): Promise<void> {
     if (this.#released) return;
     this.#released = true;
-    this.#shared.switching.remove(this.#use.backend.backend);
+    this.#shared.switching.remove(this.#use.backend.reader);
     const index = this.#shared.uses.findIndex((use) => use.digestOf === this.#use.digestOf);
     if (index >= 0) this.#shared.uses.splice(index, 1);
     if (this.#shared.uses.length === 0) await this.#onLast();

@@ -132,7 +132,7 @@ export class Image {
     const { blob } = first.use;
     const deadlineMs = Math.min(probeDeadlineMs, readDeadlineMs(this.#config));
     try {
-      await this.#backend.backend.read(
+      await this.#backend.reader.read(
         blob.id,
         { offset: 0, length: Math.min(4096, blob.compressedSize) },
         { deadlineMs, priority: "demand" },

@@ -22,7 +22,7 @@ export class MeteredBackend implements BlobBackend {
   readonly #latencySizes = Array.from({ length: classCount }, zeros);
 
   /** @param hosts  health of the hosts behind it; absent for a back end without any */
-  constructor(inner: BlobBackend, onFailure: BackendFailure, hosts: (() => readonly HostHealth[]) | undefined) {
+  constructor(inner: BlobBackend, onFailure: BackendFailure, hosts?: () => readonly HostHealth[]) {
     this.kind = inner.kind;
     this.#hosts = hosts;
     this.#inner = inner;
