@@ -7,7 +7,7 @@ const block = 65_536;
 const blob = randomBytes(5 * block + 1000);
 const demand = { deadlineMs: 1000, priority: "demand" } as const;
 
-function setup(before: (range: ByteRange, options: BlobReadOptions) => Promise<void> = async () => {}) {
+async function setup(before: (range: ByteRange, options: BlobReadOptions) => Promise<void> = async () => {}) {
   const asked: string[] = [];
   const inner: BlobBackend = {
     kind: "test",
@@ -21,13 +21,15 @@ function setup(before: (range: ByteRange, options: BlobReadOptions) => Promise<v
     async [Symbol.asyncDispose]() {},
   };
   const aligned = new AlignedBackend(inner, block);
+  // Known from now on, so that readers begin in the order of their calls.
+  await aligned.size("b", demand);
   const read = (offset: number, length: number, options: BlobReadOptions = demand) => aligned.read("b", { offset, length }, options);
   return { asked, read };
 }
 
 describe("aligned requests", () => {
   test("give exactly the bytes asked for, within a block, across blocks, and at the end, where the last block is short", async () => {
-    const { asked, read } = setup();
+    const { asked, read } = await setup();
     for (const [offset, length] of [
       [10, 20],
       [block - 5, 10],
@@ -41,7 +43,7 @@ describe("aligned requests", () => {
   test("are shared by readers of one block, and one that fails by another's limits is tried again", async () => {
     let fails = 1;
     const gate = Promise.withResolvers<void>();
-    const { asked, read } = setup(async () => {
+    const { asked, read } = await setup(async () => {
       await gate.promise;
       if (fails-- > 0) throw new Error("the deadline of the first");
     });
@@ -53,7 +55,9 @@ describe("aligned requests", () => {
   });
 
   test("of prefetch become urgent when a reader wants the block", async () => {
-    const { asked, read } = setup((_, { demanded }) => new Promise((resolve) => demanded?.addEventListener("abort", () => resolve())));
+    const { asked, read } = await setup(
+      (_, { demanded }) => new Promise((resolve) => demanded?.addEventListener("abort", () => resolve())),
+    );
     const prefetch = read(0, 10, { ...demand, priority: "prefetch" });
     expect(await read(100, 10)).toEqual(blob.subarray(100, 110));
     expect(await prefetch).toEqual(blob.subarray(0, 10));
@@ -61,7 +65,7 @@ describe("aligned requests", () => {
   });
 
   test("past the end are the back end's to refuse", async () => {
-    const { asked, read } = setup();
+    const { asked, read } = await setup();
     await expect(read(blob.length - 5, 10)).rejects.toThrow("past the end");
     expect(asked).toEqual([`${blob.length - 5}+10`]);
   });

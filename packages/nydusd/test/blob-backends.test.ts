@@ -6,6 +6,7 @@ import { blobBackendSuite, type OpenedBackend } from "@nydus-ts/chunk-store/test
 import { parseMirrors } from "@nydus-ts/mirror-config";
 import { type RegistryBackendOptions, registryBackend, staticCredentials } from "@nydus-ts/registry-client";
 import { TestRegistry, type TestRegistryOptions } from "@nydus-ts/registry-client/testing";
+import { AlignedBackend } from "../src/images/aligned-backend.ts";
 import { SwitchingBackend } from "../src/images/switching-backend.ts";
 import { MeteredBackend } from "../src/metrics/metered-backend.ts";
 
@@ -22,7 +23,7 @@ interface World {
 async function overRegistry(
   blob: Uint8Array,
   options: Partial<RegistryBackendOptions> = {},
-  prepare: (world: World) => Partial<RegistryBackendOptions> | void = () => undefined,
+  prepare: (world: World) => Partial<RegistryBackendOptions> | undefined = () => undefined,
 ): Promise<OpenedBackend & { readonly backend: BlobBackend }> {
   const world = { registry: await TestRegistry.start(bearer), mirror: await TestRegistry.start() };
   world.registry.putBlob(blob, "app");
@@ -113,6 +114,13 @@ blobBackendSuite("the members of a shared blob, the first without it,", {
   namesBlobs: true,
   owns: false,
   open: (blob, id) => overFolder(blob, id, (inner) => switching(inner, localfsBackend({ dir: "/nonexistent" }))),
+});
+
+blobBackendSuite("a registry asked for whole blocks", {
+  ...registryForm,
+  owns: false,
+  open: async (blob) => wrapped(await overRegistry(blob), (inner) => new AlignedBackend(inner, 65_536)),
+  openSilent: async (blob) => wrapped(await silent(blob), (inner) => new AlignedBackend(inner, 65_536)),
 });
 
 blobBackendSuite("what the daemon stacks over a registry", {

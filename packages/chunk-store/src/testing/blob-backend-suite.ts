@@ -119,8 +119,8 @@ export function blobBackendSuite(name: string, form: BlobBackendForm): void {
       test("a blob that is not there is a coded error that names it, for its bytes and for its size", async () => {
         const backend = await open();
         const limits = { ...demand, deadlineMs: 3000 };
-        for (const call of [backend.read(absent, { offset: 0, length: 1 }, limits), backend.size(absent, limits)]) {
-          const error = await call.catch((thrown: unknown) => thrown);
+        const calls = [backend.read(absent, { offset: 0, length: 1 }, limits), backend.size(absent, limits)];
+        for (const error of await Promise.all(calls.map((call) => call.catch((thrown: unknown) => thrown)))) {
           expect(error).toEqual(coded);
           expect((error as Error).message).toContain(absent.slice(0, 12));
         }

@@ -37,19 +37,35 @@ export class AlignedBackend implements BlobBackend {
     const numbers = Array.from({ length: last - first + 1 }, (_, index) => first + index);
     const blocks = await Promise.all(numbers.map((number) => this.#block(blobId, number, size, options)));
     const start = range.offset - first * this.#blockBytes;
+    // Memory of the caller's own: blocks are shared.
     const whole = blocks.length === 1 ? (blocks[0] as Uint8Array) : Buffer.concat(blocks);
-    return whole.subarray(start, start + range.length);
+    const wanted = whole.subarray(start, start + range.length);
+    return whole === blocks[0] ? Buffer.from(wanted) : wanted;
   }
 
   /** Asked once for each blob: the last block ends where the blob does. */
-  size(blobId: string, options: BlobReadOptions): Promise<number> {
-    let size = this.#sizes.get(blobId);
-    if (size === undefined) {
-      size = this.#inner.size(blobId, options);
-      this.#sizes.set(blobId, size);
-      size.catch(() => this.#sizes.delete(blobId));
+  async size(blobId: string, options: BlobReadOptions): Promise<number> {
+    for (;;) {
+      const found = this.#sizes.get(blobId);
+      if (found === undefined) return this.#askSize(blobId, options);
+      try {
+        return await found;
+      } catch (error) {
+        // As with blocks: another caller's limits are not this one's.
+        if (options.signal?.aborted === true) throw error;
+      }
     }
-    return size;
+  }
+
+  async #askSize(blobId: string, options: BlobReadOptions): Promise<number> {
+    const size = this.#inner.size(blobId, options);
+    this.#sizes.set(blobId, size);
+    try {
+      return await size;
+    } catch (error) {
+      this.#sizes.delete(blobId);
+      throw error;
+    }
   }
 
   /** The inner back end belongs to who made it. */
