@@ -71,8 +71,8 @@ export interface FinishedBlob {
   size: number;
 }
 
-/** Takes the data of a build and describes it as one blob. */
-export interface DataWriter extends ChunkSink {
+/** The blob of a build, as it gets described. */
+export interface BuiltBlob {
   /** the row of the blob table; undefined until a chunk was stored */
   readonly blob: BlobEntry | undefined;
   /** data that came in and was found to be there already */
@@ -88,6 +88,32 @@ export interface DataWriter extends ChunkSink {
   appendBootstrap(bootstrap: Buffer): Promise<void>;
   /** Makes the blob appear under its name. Undefined if there was nothing to store. */
   commit(): Promise<FinishedBlob | undefined>;
+}
+
+/** Takes the data of a build and describes it as one blob. */
+export interface DataWriter extends ChunkSink, BuiltBlob {}
+
+/** A blob that is there already, so that nothing is written for it. */
+export class GivenBlob implements BuiltBlob {
+  readonly blob: BlobEntry | undefined;
+  readonly deduplicatedBytes = 0;
+  readonly deduplicatedChunks = 0;
+  readonly uncompressedBytes = 0;
+  readonly metaFile = undefined;
+
+  constructor(blob: BlobEntry | undefined) {
+    this.blob = blob;
+  }
+
+  async finishData(): Promise<void> {}
+
+  async appendBootstrap(): Promise<void> {
+    throw new BuilderError("BUILD_UNSUPPORTED", "a layer that stays as it is can not take the bootstrap in: give it a file of its own");
+  }
+
+  async commit(): Promise<FinishedBlob | undefined> {
+    return undefined;
+  }
 }
 
 /** One piece of the blob: a chunk, or a batch of them back to back in `data`. */

@@ -10,7 +10,7 @@ import {
   writeBootstrapV5,
 } from "@nydus-ts/rafs-format/writer";
 import { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
-import { BlobWriter, type CacheDestination, type DataWriter, type FinishedBlob, type Version5Options } from "./blob-writer.ts";
+import { BlobWriter, type BuiltBlob, type CacheDestination, type FinishedBlob, GivenBlob, type Version5Options } from "./blob-writer.ts";
 import { ChunkDictionary, type ChunkSource } from "./chunk-dictionary.ts";
 import { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 import { CompressPool } from "./compress-pool.ts";
@@ -21,9 +21,10 @@ import { cloneTree, overlay } from "./overlay.ts";
 import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
 import { ByteStream } from "./sources/byte-stream.ts";
 import { decompressLayer } from "./sources/decompress.ts";
+import { readEstargzToc } from "./sources/estargz-toc.ts";
 import { scanDirectory, storeDirectoryFile, type XattrReader } from "./sources/directory.ts";
 import { readTarTree } from "./sources/tar.ts";
-import { TarfsWriter } from "./tarfs.ts";
+import { TarfsSink } from "./tarfs.ts";
 import type { WhiteoutSpec } from "./whiteouts.ts";
 import { openLayer } from "./zran/open-layer.ts";
 import { PlainTarReader } from "./zran/plain-tar.ts";
@@ -36,7 +37,9 @@ export type CreateSource =
   /** a tar, plain or gzip, that stays as it is and is the data blob: only an index of it is written. Compressor and digester are those of the format, gzip and sha256 */
   | { kind: "layer"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec }
   /** a plain tar that stays as it is and is the data blob, read without an index; compressor none, digester sha256, version 6 only */
-  | { kind: "tarfs"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec };
+  | { kind: "tarfs"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec }
+  /** the table of contents of an eStargz layer, which stays as it is: `blobId` and `blobBytes` are the layer's; version 6 only */
+  | { kind: "estargz-toc"; stream: AsyncIterable<Uint8Array>; blobBytes: number; whiteouts?: WhiteoutSpec };
 
 export interface CreateOptions {
   source: CreateSource;
@@ -93,6 +96,7 @@ export async function createImage(options: CreateOptions): Promise<CreateResult>
   const { source } = options;
   if (source.kind === "layer") return await buildReference(options, source.stream);
   if (source.kind === "tarfs") return await buildTarfs(options, source.stream);
+  if (source.kind === "estargz-toc") return await buildEstargzToc(options, source);
   if (options.pool) return await build(options, options.pool);
   await using pool = new CompressPool();
   return await build(options, pool);
@@ -144,7 +148,26 @@ async function buildReference(options: CreateOptions, stream: AsyncIterable<Uint
   return await finish(options, writer, dictionary.blobs, { root: tree, entryCount, order: numberTree(tree) }, algorithms);
 }
 
+/** A tar that is read in place. */
 async function buildTarfs(options: CreateOptions, stream: AsyncIterable<Uint8Array>): Promise<CreateResult> {
+  refuseForGiven(options);
+  const input = new PlainTarReader(stream);
+  const sink = new TarfsSink({ chunkSize: options.chunkSize, id: options.blobId }, input);
+  const { root, entryCount } = await readTarTree({ input, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize }, sink);
+  const algorithms = { compressor: compressorNumbers.none, digester: digesterNumbers.sha256, isTarfs: true };
+  return await finishGiven(options, sink.describe(), { root, entryCount }, algorithms);
+}
+
+/** An eStargz layer, from its table of contents. */
+async function buildEstargzToc(options: CreateOptions, source: CreateSource & { kind: "estargz-toc" }): Promise<CreateResult> {
+  refuseForGiven(options);
+  if (options.blobId === "") throw new BuilderError("BUILD_UNSUPPORTED", "a table of contents does not say the id of its layer: give it");
+  const { root, entryCount, blob } = await readEstargzToc({ ...options, ...source });
+  const algorithms = { compressor: compressorNumbers.gzip, digester: digesterNumbers.sha256 };
+  return await finishGiven(options, new GivenBlob(blob), { root, entryCount }, algorithms);
+}
+
+function refuseForGiven(options: CreateOptions): void {
   const unfit = [
     options.version5 && "version 5",
     options.parent && "a parent",
@@ -152,13 +175,16 @@ async function buildTarfs(options: CreateOptions, stream: AsyncIterable<Uint8Arr
     !options.bootstrap && "an inlined bootstrap",
     options.key && "encryption",
   ].find((what) => what !== undefined && what !== false);
-  if (unfit) throw new BuilderError("BUILD_UNSUPPORTED", `a tar that stays as it is can not be built with ${unfit}`);
-  const dictionary = new ChunkDictionary();
-  const input = new PlainTarReader(stream);
-  const writer = new TarfsWriter({ chunkSize: options.chunkSize, id: options.blobId }, input, dictionary);
-  const { root, entryCount } = await readTarTree({ input, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize }, writer);
-  const algorithms = { compressor: compressorNumbers.none, digester: digesterNumbers.sha256, isTarfs: true };
-  return await finish(options, writer, dictionary.blobs, { root, entryCount, order: numberTree(root) }, algorithms);
+  if (unfit) throw new BuilderError("BUILD_UNSUPPORTED", `a layer that stays as it is can not be built with ${unfit}`);
+}
+
+async function finishGiven(
+  options: CreateOptions,
+  blob: GivenBlob,
+  { root, entryCount }: { root: TreeNode; entryCount: number },
+  algorithms: { compressor: number; digester: number; isTarfs?: boolean },
+): Promise<CreateResult> {
+  return await finish(options, blob, blob.blob ? [blob.blob] : [], { root, entryCount, order: numberTree(root) }, algorithms);
 }
 
 /** All that is known before the first chunk comes. The parent's chunks count only if they have this build's kind of digest. */
@@ -189,7 +215,7 @@ interface ReadSource {
 /** What follows the data: its description, the bootstrap, and the names under which both appear. */
 async function finish(
   options: CreateOptions,
-  writer: DataWriter,
+  writer: BuiltBlob,
   blobs: BlobEntry[],
   { root, entryCount, order, listed }: ReadSource,
   algorithms: { compressor: number; digester: number; isTarfs?: boolean },

@@ -38,6 +38,9 @@ export const writeBatchBytes = 1024 * 1024;
 /** Bytes of an extended tar header (long name, pax records). Linux bounds a path to 4 KiB; xattrs may have 64 KiB each. Beyond it BUILD_TAR. */
 export const tarExtensionBytesMax = 16 * 1024 * 1024;
 
+/** Bytes of an eStargz table of contents: about 300 a file. Beyond it BUILD_LIMIT. */
+export const tocJsonBytesMax = 256 * 1024 * 1024;
+
 /** Depth of a path. Linux bounds paths to 4096 bytes, so to 2048 components. Beyond it BUILD_LIMIT. */
 export const pathDepthMax = 2048;
 

@@ -1,35 +1,28 @@
 /** A plain tar that stays as it is and is the data blob: nothing is written for it, chunks are places in it. Source: spec/rafs.md, section 9 */
 import { blobFeatures } from "@nydus-ts/rafs-format";
 import { type BlobEntry, newBlobEntry, type StoredChunk } from "@nydus-ts/rafs-format/writer";
-import type { DataWriter, FinishedBlob } from "./blob-writer.ts";
-import type { ChunkDictionary } from "./chunk-dictionary.ts";
+import { GivenBlob } from "./blob-writer.ts";
 import { compressorNumbers, digesterNumbers } from "./codecs.ts";
 import { BuilderError } from "./errors.ts";
 import { chunksPerBlobMax } from "./limits.ts";
+import type { ChunkSink } from "./sources/chunk-sink.ts";
 import type { LayerInput } from "./zran/ref-writer.ts";
 
 /** Digests are not recorded. */
 const noDigest = new Uint8Array(32);
 
-export class TarfsWriter implements DataWriter {
+export class TarfsSink implements ChunkSink {
   blob: BlobEntry | undefined;
-  readonly deduplicatedBytes = 0;
-  readonly deduplicatedChunks = 0;
-  /** none of it comes into a blob of ours */
-  readonly uncompressedBytes = 0;
-  readonly metaFile = undefined;
 
   readonly #options: { chunkSize: number; id: string };
   readonly #input: LayerInput;
-  readonly #dictionary: ChunkDictionary;
   readonly #buffer: Uint8Array<ArrayBuffer>;
   #chunkStart = 0;
 
   /** `id`: of the blob; empty for the SHA-256 of the tar */
-  constructor(options: { chunkSize: number; id: string }, input: LayerInput, dictionary: ChunkDictionary) {
+  constructor(options: { chunkSize: number; id: string }, input: LayerInput) {
     this.#options = options;
     this.#input = input;
-    this.#dictionary = dictionary;
     this.#buffer = new Uint8Array(new ArrayBuffer(options.chunkSize));
   }
 
@@ -66,26 +59,17 @@ export class TarfsWriter implements DataWriter {
     });
     // What the original records where there is no chunk info. Source: spec/rafs.md, section 2.5
     this.blob.ciCompressor = compressorNumbers.lz4_block;
-    this.#dictionary.blobs.push(this.blob);
     return this.blob;
   }
 
   /** The tar must have been read to its end. */
-  async finishData(): Promise<void> {
-    if (!this.blob) return;
-    this.blob.id = this.#options.id || this.#input.sourceDigest().toString("hex");
-    this.blob.compressedSize = this.#input.sourceBytes;
-    this.blob.uncompressedSize = this.#input.sourceBytes;
-  }
-
-  async appendBootstrap(): Promise<void> {
-    throw new BuilderError(
-      "BUILD_UNSUPPORTED",
-      "a tar that stays as it is can not take the bootstrap in: give the bootstrap a file of its own",
-    );
-  }
-
-  async commit(): Promise<FinishedBlob | undefined> {
-    return undefined;
+  describe(): GivenBlob {
+    const { blob } = this;
+    if (blob) {
+      blob.id = this.#options.id || this.#input.sourceDigest().toString("hex");
+      blob.compressedSize = this.#input.sourceBytes;
+      blob.uncompressedSize = this.#input.sourceBytes;
+    }
+    return new GivenBlob(blob);
   }
 }

@@ -1,13 +1,21 @@
 /** Recorded command lines of the original, run here. Where it built on a lower layer, so do we: on the bootstrap that it wrote. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { goldenAbsent, goldenCase, goldenDir } from "@nydus-ts/testkit";
+import { openBootstrap } from "@nydus-ts/rafs-format";
+import { goldenAbsent, goldenCase, goldenDir, jsonBytes, readListing } from "@nydus-ts/testkit";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { run, TemporaryDirectory } from "./support.ts";
 
 const hasGolden = goldenDir() !== undefined;
 if (!hasGolden) console.log(goldenAbsent);
+
+const tocFile = { name: "a", type: "reg", size: 5, offset: 1, chunkDigest: `sha256:${"0".repeat(64)}` };
+
+function toc(...entries: object[]): string {
+  return JSON.stringify({ version: 1, entries });
+}
 
 describe.skipIf(!hasGolden)("recorded command lines", () => {
   const temporary = new TemporaryDirectory();
@@ -96,6 +104,75 @@ describe.skipIf(!hasGolden)("recorded command lines", () => {
     const out = await repeat(name, ["create"]);
     expect(readFileSync(join(out, "bootstrap")).equals(readFileSync(join(golden, "bootstrap")))).toBe(true);
     expect(readJson(out)).toEqual(readJson(golden));
+  });
+
+  test("plain-v6-estargztoc, where the original aborts: every file reads back from the layer itself", async () => {
+    const layer = temporary.join("sources/plain.estargz");
+    const out = temporary.join("estargztoc");
+    mkdirSync(out);
+    const id = createHash("sha256").update(readFileSync(layer)).digest("hex");
+    const size = statSync(layer).size.toString(16);
+    const argv = ["-t", "estargztoc-ref", "--blob-id", id, "--blob-data-size", `0x${size}`, "--chunk-size", "0x4000", "-B", join(out, "b")];
+    expect((await run(["create", ...argv, temporary.join("sources/plain.estargz.toc.json")])).code).toBe(0);
+    const unpacked = await run(["unpack", "-b", layer, "--output", join(out, "tar"), join(out, "b")]);
+    expect([unpacked.code, unpacked.stderr]).toEqual([0, expect.not.stringContaining("Error")]);
+    const bootstrap = openBootstrap(readFileSync(join(out, "b")));
+    const shown = Array.from(bootstrap.walk(), ({ path, inode }) => [
+      jsonBytes(path),
+      inode.type,
+      inode.mode,
+      inode.uid,
+      inode.gid,
+      inode.nlink,
+    ]);
+    const listing = readListing(goldenCase("plain-v6-estargz-rafs"));
+    const typeBits = (mode: number) => mode & ~0o7777;
+    expect(shown).toEqual(
+      listing.map(({ path, type, mode, uid, gid, nlink }, i) => [
+        path,
+        type,
+        typeBits(shown[i][2] as number) | Number.parseInt(mode, 8),
+        uid,
+        gid,
+        nlink,
+      ]),
+    );
+    execFileSync("tar", ["-xf", join(out, "tar"), "-C", out]);
+    const files = listing.filter(({ type }) => type === "file");
+    expect(files.length).toBeGreaterThan(5);
+    for (const { path, sha256 } of files) {
+      expect([
+        path,
+        createHash("sha256")
+          .update(readFileSync(join(out, path as string)))
+          .digest("hex"),
+      ]).toEqual([path, sha256]);
+    }
+  });
+
+  test.each([
+    ["no JSON", "{", "is no JSON"],
+    ["another version", '{"version":2,"entries":[{"name":"a","type":"dir"}]}', "unknown version 2"],
+    ["nothing in it", '{"version":1,"entries":[]}', "has no entries"],
+    ["a path out of it", toc({ name: "../a", type: "dir" }), '".."'],
+    ["an unknown kind", toc({ name: "a", type: "odd" }), 'unknown type "odd"'],
+    ["no digest", toc({ name: "a", type: "reg", size: 5, offset: 1 }), "is missing digest or chunk digest"],
+    ["a chunk without its file", toc({ name: "a", type: "chunk", chunkOffset: 4096 }), "is a chunk without its file"],
+    ["a file that is cut off", toc({ ...tocFile, size: 0x10000, chunkSize: 0x4000 }), "has 65536 bytes but 1 chunks"],
+    ["chunks of another size", toc({ ...tocFile, size: 0x10000, chunkSize: 0x8000 }), "which chunks of 16384 bytes do not give"],
+    ["data outside the layer", toc({ ...tocFile, offset: 99999 }), "lies at 99999 of a layer of 4096 bytes"],
+    ["two at one place", toc(tocFile, { ...tocFile, name: "b", chunkDigest: `sha256:${"1".repeat(64)}` }), "two chunks"],
+    ["shared members", toc({ ...tocFile, innerOffset: 7 }), "shares its gzip member"],
+    ["a size that is none", toc({ ...tocFile, size: -1 }), "has a size that is no size"],
+  ])("a table of contents with %s is refused in one line", async (_, json, words) => {
+    const path = temporary.join("toc.json");
+    writeFileSync(path, json);
+    const out = temporary.join("toc-refused");
+    mkdirSync(out, { recursive: true });
+    const argv = ["-t", "estargztoc-ref", "--blob-id", "x", "--blob-data-size", "1000", "--chunk-size", "0x4000", "-B", join(out, "b")];
+    const { code, stderr } = await run(["create", ...argv, path]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining(words)]);
+    expect(readdirSync(out)).toEqual([]);
   });
 
   test.each(["layers-v5-merge3", "layers-v6-merge3-tarfs"])("%s: merge writes the original's bootstrap", async (name) => {

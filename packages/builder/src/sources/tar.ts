@@ -58,12 +58,13 @@ export async function readTarTree(options: TarOptions, sink: ChunkSink): Promise
   return { root: tree.root, entryCount: tree.entryCount };
 }
 
-class TarTreeBuilder {
+/** A tree from the members of an archive, in their order: the later one wins, parents that are not named are made. */
+export class TarTreeBuilder {
   root = implicitDirectory("");
   entryCount = 0;
-  readonly #options: TarOptions;
+  readonly #options: { explicitUidGid: boolean };
 
-  constructor(options: TarOptions) {
+  constructor(options: { explicitUidGid: boolean }) {
     this.#options = options;
   }
 
@@ -83,6 +84,16 @@ class TarTreeBuilder {
     const old = parent.children!.get(name);
     parent.children!.set(name, old ? replaceDirectory(old, node) : node);
     return node;
+  }
+
+  eachFile(visit: (node: TreeNode) => void): void {
+    const pending = [this.root];
+    for (let directory = pending.pop(); directory; directory = pending.pop()) {
+      for (const child of directory.children!.values()) {
+        if (child.isDirectory) pending.push(child);
+        else if (child.isRegular) visit(child);
+      }
+    }
   }
 
   #node(name: string, member: TarMember): TreeNode {

@@ -49,13 +49,18 @@ export function gzipHeaderBytes(input: Uint8Array, offset: number): number {
 export const isGzipMember = (input: Uint8Array, offset: number): boolean =>
   input[offset] === 0x1f && input[offset + 1] === 0x8b && input[offset + 2] === 8;
 
+/** A tar pads its members to 512 bytes, and eStargz compresses the padding with the last chunk of a file. Source: stargz-snapshotter, docs/estargz.md */
+const tarPaddingMax = 511;
+
 /**
- * Decodes one gzip member that must come out at exactly `size` bytes; what follows the member is left alone.
+ * Decodes one gzip member, of which the first `size` bytes are the chunk and the rest is the padding of a tar. What follows the member is
+ * left alone.
  *
  * @throws ChunkStoreError CHUNK_DECODE
  */
 export function decompressGzip(stored: Uint8Array, size: number): Uint8Array {
   const { data } = inflateRaw(stored.subarray(gzipHeaderBytes(stored, 0)), size);
-  if (data.length !== size) throw new ChunkStoreError("CHUNK_DECODE", `gzip: decodes to ${data.length} bytes, recorded are ${size}`);
-  return data;
+  if (data.length < size || data.length > size + tarPaddingMax)
+    throw new ChunkStoreError("CHUNK_DECODE", `gzip: decodes to ${data.length} bytes, recorded are ${size}`);
+  return data.subarray(0, size);
 }

@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { type Compressor, type CreateOptions, type Digester, type PrefetchPolicy, readPieces, type WhiteoutSpec } from "@nydus-ts/builder";
 import type { Context } from "../context.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
-import { isDirectory, parseSize } from "../options.ts";
+import { isDirectory, parseChunkSize, parseSize } from "../options.ts";
 import { readXattrs } from "../xattrs.ts";
 
 export const sourceTypes = [
@@ -82,22 +82,23 @@ export function parseBatchSize(flags: CreateFlags, type: SourceType, chunkSize: 
 /** Rules of the kind of source. Returns the compressor that the image will have. Source: section 2.3 */
 export function checkType(context: Context, flags: CreateFlags, type: SourceType, isGiven: (option: string) => boolean): CreatedCompressor {
   if (flags.attributes !== undefined) throw unsupported("--attributes", "build without external files");
-  if (tocTypes.has(type)) throw unsupported(`--type ${type}`, "use `--type targz-rafs`, which stores the data anew, or `--type targz-ref`");
   if (!isReferenceType(type)) {
     if (flags.encrypt && flags.fsVersion === "5") refuse("'--encrypt' conflicts with '--fs-version 5', only V6 is supported");
     return flags.blobCacheDir === undefined ? flags.compressor : "none";
   }
   const isTarfs = type === "tar-tarfs";
+  const isGivenBlob = isTarfs || tocTypes.has(type);
   const conflict = (option: string, isThere: boolean) => {
     if (isThere) refuse(`conversion type '${type}' conflicts with '${option}'`);
   };
   if (flags.prefetchPolicy === "blob") refuse(`conversion type ${type} conflicts with '--prefetch-policy blob'`);
   if (flags.fsVersion === "5") refuse(`'--fs-version 5' conflicts with conversion type '${type}', only V6 is supported`);
-  conflict("--blob-id", !isTarfs && flags.blobId.trim() !== "");
-  conflict("--chunk-dict", isTarfs && flags.chunkDict !== undefined);
-  conflict("--parent-bootstrap", isTarfs && Boolean(flags.parentBootstrap));
-  conflict("--blob-inline-meta", isTarfs && flags.blobInlineMeta === true);
-  conflict("--features blob-toc", isTarfs && flags.features === "blob-toc");
+  if (tocTypes.has(type) && flags.blobId.trim() === "") refuse("'--blob-id' is missing for '--type stargz_index'");
+  conflict("--blob-id", !isGivenBlob && flags.blobId.trim() !== "");
+  conflict("--chunk-dict", isGivenBlob && flags.chunkDict !== undefined);
+  conflict("--parent-bootstrap", isGivenBlob && Boolean(flags.parentBootstrap));
+  conflict("--blob-inline-meta", isGivenBlob && flags.blobInlineMeta === true);
+  conflict("--features blob-toc", isGivenBlob && flags.features === "blob-toc");
   conflict("--aligned-chunk", isTarfs && flags.alignedChunk === true);
   conflict("--encrypt", flags.encrypt === true);
   if (isGiven("compressor") && !(isTarfs && flags.compressor === "none")) {
@@ -114,7 +115,19 @@ export function checkType(context: Context, flags: CreateFlags, type: SourceType
   return isTarfs ? "none" : "gzip";
 }
 
-export async function openSource(path: string, type: SourceType, whiteouts: WhiteoutSpec): Promise<CreateOptions["source"]> {
+/** Hexadecimal, with or without prefix. Source: section 2.2, step 8 */
+function parseBlobDataSize(text: string | undefined): number {
+  if (text === undefined) refuse("no value specified for '--blob-data-size'");
+  const size = Number.parseInt(text.replace(/^0[xX]/, ""), 16);
+  if (!/^(0[xX])?[0-9a-fA-F]+$/.test(text) || !Number.isSafeInteger(size)) refuse(`invalid blob data size ${text}`);
+  return size;
+}
+
+export async function openSource(
+  path: string,
+  type: SourceType,
+  { whiteoutSpec: whiteouts, blobDataSize }: CreateFlags,
+): Promise<CreateOptions["source"]> {
   const found = await stat(path).catch((cause: unknown) => {
     throw new NydusImageError("IMAGE_SOURCE", `failed to access path ${JSON.stringify(path)}`, { cause });
   });
@@ -125,8 +138,16 @@ export async function openSource(path: string, type: SourceType, whiteouts: Whit
   if (!found.isFile() && !found.isFIFO() && !found.isCharacterDevice()) {
     throw new NydusImageError("IMAGE_SOURCE", `specified path must be a regular/fifo/char_device file: ${JSON.stringify(path)}`);
   }
+  if (tocTypes.has(type)) return { kind: "estargz-toc", stream: readPieces(path), blobBytes: parseBlobDataSize(blobDataSize) };
   const kind = refTypes.has(type) ? "layer" : type === "tar-tarfs" ? "tarfs" : "tar";
   return { kind, stream: readPieces(path), whiteouts };
+}
+
+/** Bytes of the chunks of eStargz layers, if nothing else was said when they were made. Source: section 2.1 */
+const tocChunkSize = "0x400000";
+
+export function chunkSizeOf(flags: CreateFlags, type: SourceType, isGiven: (option: string) => boolean): number {
+  return parseChunkSize(tocTypes.has(type) && !isGiven("chunkSize") ? tocChunkSize : flags.chunkSize);
 }
 
 /** Source: section 2.2, steps 6 and 7 */
@@ -137,12 +158,12 @@ export async function blobDestination(flags: CreateFlags, type: SourceType): Pro
     if (!(await isDirectory(flags.blobCacheDir))) refuse(`directory to store blob cache does not exist: ${flags.blobCacheDir}`);
     return { cacheDirectory: flags.blobCacheDir };
   }
+  if (tocTypes.has(type)) return undefined;
   if (type === "tar-tarfs" && flags.blob !== undefined) refuse("conversion type `tar-tarfs` conflicts with `--blob`");
   if (flags.blob !== undefined) return { file: flags.blob };
   if (flags.blobDir !== undefined) {
     if (!(await isDirectory(flags.blobDir))) refuse(`directory to store blobs does not exist: ${flags.blobDir}`);
     return { directory: flags.blobDir };
   }
-  if (tocTypes.has(type)) return undefined;
   refuse("both --blob and --blob-dir are missing, please specify one to store the generated data blob file");
 }

@@ -13,12 +13,13 @@ import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
 import { loadLayerFile, parseChunkDict, requireConsistent, type Traits } from "../layer-file.ts";
-import { bootstrapDestination, parseChunkSize, readPrefetchPatterns } from "../options.ts";
+import { bootstrapDestination, readPrefetchPatterns } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
 import {
   blobDestination,
   type CreateFlags,
   checkType,
+  chunkSizeOf,
   isReferenceType,
   openSource,
   parseBatchSize,
@@ -102,14 +103,14 @@ async function create(context: Context, source: string, flags: CreateFlags, isGi
   if (Buffer.byteLength(flags.blobId) > 255) throw new NydusImageError("IMAGE_ARGUMENT", "blob id is limited to length 255");
   if (!/^[0-9]+$/.test(flags.blobOffset)) throw new NydusImageError("IMAGE_ARGUMENT", `invalid blob offset ${flags.blobOffset}`);
   const patterns = await readPrefetchPatterns(context, flags.prefetchPolicy);
-  const chunkSize = parseChunkSize(flags.chunkSize);
+  const chunkSize = chunkSizeOf(flags, type, isGiven);
   const batchSize = parseBatchSize(flags, type, chunkSize);
   const blob = await blobDestination(flags, type);
   const compressor = checkType(context, flags, type, isGiven);
   if (flags.fsVersion === "5" && flags.features === "blob-toc")
     throw new NydusImageError("IMAGE_ARGUMENT", "`--features blob-toc` can't be used with `--version 5` ");
   const options: CreateOptions = {
-    source: await openSource(source, type, flags.whiteoutSpec),
+    source: await openSource(source, type, flags),
     blob,
     bootstrap: flags.blobInlineMeta ? undefined : await bootstrapDestination(flags),
     blobId: flags.blobId,
