@@ -12,7 +12,7 @@ export default defineConfig({
         resolve: { conditions },
         test: {
           name: "unit",
-          include: ["packages/*/test/**/*.test.ts", "scripts/test/**/*.test.ts"],
+          include: ["packages/*/test/**/*.test.ts", "scripts/test/**/*.test.ts", "fuzz/test/**/*.test.ts"],
           pool: "forks",
           testTimeout: 30_000,
           execArgv: ["--conditions=@nydus-ts/source"],

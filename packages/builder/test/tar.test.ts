@@ -147,6 +147,7 @@ describe("a tar that can not be stored is refused with a code", () => {
     ["a path of 3000 directories", tar({ name: "b", pax: { path: "d/".repeat(3000) + "f" } }), "BUILD_LIMIT"],
     ["an owner of 33 bits", tar({ name: "b", pax: { uid: "4294967296" } }), "BUILD_LIMIT"],
     ["a link target of 5000 bytes", tar({ name: "b", type: "2", pax: { linkpath: "t".repeat(5000) } }), "BUILD_LIMIT"],
+    ["a NUL in a link target", tar({ name: "b", type: "2", pax: { linkpath: "a\0b" } }), "BUILD_TAR"],
     ["an xattr of an unknown kind", tar({ name: "b", pax: { "SCHILY.xattr.odd.name": "v" } }), "BUILD_XATTR"],
     ["a malformed pax header", tar({ name: "b", type: "x", data: "99 a=b\n" }), "BUILD_TAR"],
     [

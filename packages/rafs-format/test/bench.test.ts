@@ -10,13 +10,6 @@ test("the benchmark of the cursor runs on a small input", async () => {
   for (const ns of Object.values(JSON.parse(stdout).results)) expect(ns).toBeGreaterThan(0);
 });
 
-test("the fuzz driver reads mutated images of the fixtures without another exception than RafsError", async () => {
-  const file = join(import.meta.dirname, "../../../fuzz/rafs.ts");
-  const options = { timeout: 25_000, env: { PATH: process.env["PATH"] } };
-  const { stdout } = await promisify(execFile)(process.execPath, ["--conditions=@nydus-ts/source", file, "--runs", "2000"], options);
-  expect(stdout).toContain("2000 cases");
-});
-
 test("the benchmark of builds and walks runs on a small input, and every walk meets every name", async () => {
   const file = join(import.meta.dirname, "../bench/walk.ts");
   const options = { timeout: 20_000 };

@@ -115,6 +115,8 @@ export class TarTreeBuilder {
           `the link ${printable(member.name)} has a target of ${member.linkName.length} bytes; 1 to ${linkTargetBytesMax} can be stored`,
         );
       }
+      if (member.linkName.includes("\0"))
+        throw new BuilderError("BUILD_TAR", `the target of the link ${printable(member.name)} contains a NUL byte`);
       node.target = Buffer.from(member.linkName, "latin1");
       node.size = node.target.length;
     }

@@ -1,0 +1,188 @@
+// Layers: tars to trees and from there to bootstraps of both versions that our reader accepts; gzip files to zran contexts.
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { BuilderError } from "@nydus-ts/builder";
+import { blobFeatures, checkBootstrap, openBootstrap, RafsError } from "@nydus-ts/rafs-format";
+import {
+  type BlobEntry,
+  type BootstrapOptions,
+  newBlobEntry,
+  numberTree,
+  type StoredChunk,
+  type TreeNode,
+  writeBootstrap,
+  writeBootstrapV5,
+} from "@nydus-ts/rafs-format/writer";
+import { ByteStream, type TarInput } from "../../packages/builder/src/sources/byte-stream.ts";
+import type { ChunkSink } from "../../packages/builder/src/sources/chunk-sink.ts";
+import { readTarTree } from "../../packages/builder/src/sources/tar.ts";
+import { ContextCutter } from "../../packages/builder/src/zran/contexts.ts";
+import { GzipReader } from "../../packages/builder/src/zran/gzip-reader.ts";
+import { goldenSource } from "../golden-files.ts";
+import { generator, mutateBytes } from "../mutate.ts";
+import type { Random, Target } from "../target.ts";
+
+const chunkSize = 4096;
+const blockBytes = 512;
+
+export const target: Target = {
+  name: "layers",
+  seeds: (golden) => {
+    const tars = [...["gnu", "pax"].map((format) => ({ name: `${format} tar`, bytes: madeTar(format) })), ...goldenTars(golden)];
+    const gzips = [{ name: "gzip", bytes: gzipSync((tars[0] as { bytes: Buffer }).bytes) }, ...goldenGzips(golden)];
+    return [...tars.map((seed) => ({ ...seed, read: readTar, mutate: mutateTar })), ...gzips.map((seed) => ({ ...seed, read: readGzip }))];
+  },
+  accepts: (error) => error instanceof BuilderError || error instanceof RafsError,
+};
+
+const goldenTars = (golden: string | undefined): { name: string; bytes: Buffer }[] =>
+  ["plain.tar", "layer1.tar", "layer2.tar", "layer3.tar"].flatMap((name) => {
+    const bytes = goldenSource(golden, name);
+    return bytes === undefined ? [] : [{ name, bytes }];
+  });
+
+const goldenGzips = (golden: string | undefined): { name: string; bytes: Buffer }[] =>
+  ["plain.tar.gz", "plain-2members.tar.gz", "plain.estargz"].flatMap((name) => {
+    const bytes = goldenSource(golden, name);
+    return bytes === undefined ? [] : [{ name, bytes }];
+  });
+
+/** A tar of GNU tar with long names, links and, as pax, times with fractions. */
+function madeTar(format: string): Buffer {
+  const work = mkdtempSync(join(tmpdir(), "fuzz-tar-"));
+  try {
+    const long = "long".repeat(40);
+    mkdirSync(join(work, long));
+    writeFileSync(join(work, long, "file"), Buffer.alloc(9000, "text "));
+    writeFileSync(join(work, ".wh.gone"), "");
+    symlinkSync("target/".repeat(20), join(work, "link"));
+    execFileSync("ln", [join(work, long, "file"), join(work, "hard")]);
+    execFileSync("mkfifo", [join(work, "fifo")]);
+    const file = join(work, "../", `${process.pid}-${format}.tar`);
+    execFileSync("tar", [
+      "-C",
+      work,
+      "--sort=name",
+      `--format=${format}`,
+      "--mtime=@1700000000.5",
+      "--owner=0",
+      "--group=0",
+      "-cf",
+      file,
+      ".",
+    ]);
+    const bytes = readFileSync(file);
+    rmSync(file);
+    return bytes;
+  } finally {
+    rmSync(work, { recursive: true });
+  }
+}
+
+/** Changes bytes, then mends the checksums of headers, without which nothing behind them is reached. */
+function mutateTar(original: Uint8Array, random: Random): Uint8Array {
+  const bytes = mutateBytes(original, random);
+  for (let at = 0; at + blockBytes <= bytes.length; at += blockBytes) {
+    const header = bytes.subarray(at, at + blockBytes);
+    if (Buffer.from(header.subarray(257, 262)).toString("latin1") !== "ustar") continue;
+    header.fill(0x20, 148, 156);
+    const sum = header.reduce((total, byte) => total + byte, 0);
+    header.set(Buffer.from(`${sum.toString(8).padStart(6, "0")}\0 `), 148);
+  }
+  return bytes;
+}
+
+async function readTar(bytes: Uint8Array): Promise<void> {
+  await build(new ByteStream(pieces(bytes)));
+}
+
+/** As `targz-ref` reads a layer, with a context cut for every chunk. */
+async function readGzip(bytes: Uint8Array): Promise<void> {
+  const input = new GzipReader(pieces(bytes));
+  const cutter = new ContextCutter(input);
+  await build(input, cutter);
+}
+
+async function build(input: TarInput, cutter?: ContextCutter): Promise<void> {
+  const blob = newBlobEntry({ id: "0".repeat(64), chunkSize, compressor: 0, digester: 1, features: blobFeatures.aligned });
+  const { root } = await readTarTree({ input, explicitUidGid: true, chunkSize }, new Sink(blob, cutter));
+  checkNames(root);
+  const options: BootstrapOptions = {
+    root,
+    nodeCount: numberTree(root).length,
+    blobs: blob.chunkCount > 0 ? [blob] : [],
+    chunkSize,
+    compressor: 0,
+    digester: 1,
+    cipher: 0,
+    explicitUidGid: true,
+    hasXattr: true,
+    prefetch: [],
+  };
+  // What the builder writes our reader reads: a refusal here is a failure.
+  for (const written of [writeBootstrap(options), writeBootstrapV5(options)]) {
+    try {
+      checkBootstrap(openBootstrap(written));
+    } catch (cause) {
+      throw new Error("the bootstrap of an accepted layer is refused", { cause });
+    }
+  }
+}
+
+function checkNames(node: TreeNode): void {
+  for (const [name, child] of node.children ?? []) {
+    if (name === "" || name === "." || name === ".." || name.includes("/") || name.includes("\0"))
+      throw new Error(`name ${JSON.stringify(name)}`);
+    if (child.children !== undefined) checkNames(child);
+  }
+}
+
+/** Takes data as a blob without compression would, and keeps none of it. */
+class Sink implements ChunkSink {
+  readonly #blob: BlobEntry;
+  readonly #cutter: ContextCutter | undefined;
+
+  constructor(blob: BlobEntry, cutter: ContextCutter | undefined) {
+    this.#blob = blob;
+    this.#cutter = cutter;
+  }
+
+  allocate(bytes: number): Uint8Array<ArrayBuffer> {
+    this.#cutter?.startChunk(chunkSize);
+    return new Uint8Array(bytes);
+  }
+
+  async add(data: Uint8Array<ArrayBuffer>): Promise<StoredChunk> {
+    this.#cutter?.finishChunk();
+    const blob = this.#blob;
+    const digest = new Uint8Array(32);
+    new DataView(digest.buffer).setUint32(0, blob.chunkCount);
+    const place = { compressedOffset: blob.compressedSize, uncompressedOffset: blob.uncompressedSize };
+    const chunk: StoredChunk = {
+      ...place,
+      digest,
+      blob,
+      index: blob.chunkCount++,
+      flags: 0,
+      compressedSize: data.length,
+      uncompressedSize: data.length,
+      crc32: 0,
+    };
+    blob.uncompressedSize += chunkSize;
+    blob.compressedSize += data.length;
+    return chunk;
+  }
+}
+
+/** In pieces of odd sizes, the same ones every time. */
+async function* pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  const random = generator(bytes.length);
+  for (let at = 0; at < bytes.length; ) {
+    const size = 1 + random(8192);
+    yield bytes.subarray(at, at + size);
+    at += size;
+  }
+}
