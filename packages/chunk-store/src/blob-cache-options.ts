@@ -11,7 +11,10 @@ export interface BlobCacheOptions {
   /** Digest of a chunk's uncompressed data by chunk index; undefined where none is known (then CRC or the blob's digest array). */
   readonly digestOf?: ((chunkIndex: number) => Uint8Array | undefined) | undefined;
   readonly digester: Digester;
-  /** Check digests before a chunk is stored. Without it only lengths and recorded CRCs are checked. Default true. */
+  /**
+   * Check digests before a chunk is stored, and of a chunk from an earlier run when it is first read. Without it only lengths and recorded
+   * CRCs are checked. Default true.
+   */
   readonly validate?: boolean;
   /** Stored bytes fetched beyond what was asked for, when access is sequential; 0 = never. Default 1 MiB. */
   readonly amplifyBytesMax?: number;
@@ -75,7 +78,7 @@ export interface PrefetchOptions {
 /** Counters since the cache was opened; names and meanings after spec/nydusd.md 17.3. Bytes are bytes of the stored blob unless named otherwise. */
 export interface BlobCacheStats {
   readonly chunkCount: number;
-  /** Chunks in the cache now. */
+  /** Chunks in the cache now, those of an earlier run that nobody has read yet included. */
   readonly readyCount: number;
   /** Calls of `ensure` and `readInto`. */
   readonly total: number;
@@ -109,5 +112,7 @@ export interface BlobCacheStats {
   readonly unverifiedChunks: number;
   /** Chunks that could not be written, e.g. because the disk is full, and were handed out from memory. */
   readonly unstoredChunks: number;
+  /** Chunks of an earlier run that were not what they should be, and are fetched again. */
+  readonly damagedChunks: number;
   readonly inFlight: number;
 }

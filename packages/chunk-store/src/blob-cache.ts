@@ -10,7 +10,7 @@ import {
 } from "@nydus-ts/rafs-format";
 import type { ReadPriority } from "./backend.ts";
 import type { BlobCacheOptions, BlobCacheStats, ChunkSegment, EnsureOptions, PrefetchOptions } from "./blob-cache-options.ts";
-import { fetchMeta, readCachedMeta } from "./blob-meta-source.ts";
+import { keepMeta, readCachedMeta, readMeta } from "./blob-meta-source.ts";
 import type { ChunkInfo } from "./chunk-info.ts";
 import type { ChunkMap } from "./chunk-map.ts";
 import { openDataFile, openTar } from "./data-file.ts";
@@ -66,8 +66,10 @@ export class BlobCache implements AsyncDisposable {
   readonly #scheduler: FetchScheduler;
   readonly #sequences = new SequenceDetector();
   readonly #closing = new AbortController();
-  /** Requests under way; each may still write to the data file. */
+  /** Requests and verifications under way; each may still use the data file. */
   readonly #running = new Set<Promise<void>>();
+  /** Chunks of an earlier run that are being verified. */
+  readonly #verifying = new Map<number, Promise<void>>();
   readonly #paths: readonly string[];
   /** Items that prefetch brought. */
   readonly #prefetched = new Set<number>();
@@ -109,7 +111,8 @@ export class BlobCache implements AsyncDisposable {
     this.#scheduler = options.scheduler ?? processScheduler;
     if (!this.direct && !hasBlobMeta(blob)) this.#recorded = new RecordedChunks(blob);
     const names = cacheFileNames(blob.id);
-    this.#paths = this.direct ? [file.path] : [file.path, join(directory, names.chunkMap), join(directory, names.meta)];
+    const paths = [file.path, join(directory, names.chunkMap), join(directory, names.meta), join(directory, names.metaDigest)];
+    this.#paths = this.direct ? [file.path] : paths;
   }
 
   /**
@@ -204,7 +207,7 @@ export class BlobCache implements AsyncDisposable {
       const list = chunks === "all" ? everything.filter((chunk) => this.#recorded?.has(chunk) ?? true) : chunks;
       for (let at = 0; at < list.length; at += prefetchWindowChunks) {
         options.signal?.throwIfAborted();
-        const window = list.slice(at, at + prefetchWindowChunks).filter((chunk) => !this.#isReady(chunk));
+        const window = list.slice(at, at + prefetchWindowChunks).filter((chunk) => !this.#isPresent(chunk));
         if (window.length === 0) continue;
         counts.prefetchChunks += window.length;
         const before = counts.prefetchBytes;
@@ -226,12 +229,13 @@ export class BlobCache implements AsyncDisposable {
       ...this.#counts,
       prefetchUsedBytes: this.#prefetchUsedBytes(),
       chunkCount: this.chunkCount,
-      readyCount: this.#map?.readyCount ?? this.chunkCount,
+      readyCount: this.#map === undefined ? this.chunkCount : this.#map.readyCount + this.#map.keptCount,
       entriesCount: store?.stored ?? 0,
       bufferedBytes: store?.bufferedBytes ?? 0,
       verifyFailures: store?.verifyFailures ?? 0,
       unverifiedChunks: store?.unverified ?? 0,
       unstoredChunks: store?.unstored ?? 0,
+      damagedChunks: store?.damaged ?? 0,
       inFlight: this.#fetching?.queue.size ?? 0,
     };
   }
@@ -284,6 +288,11 @@ export class BlobCache implements AsyncDisposable {
     return this.#map === undefined || this.#map.isReady(chunk);
   }
 
+  /** Ready, or there since an earlier run and verified when somebody reads it: no reason to fetch it for later. */
+  #isPresent(chunk: number): boolean {
+    return this.#isReady(chunk) || this.#map?.isKept(chunk) === true;
+  }
+
   /** @returns a chunk that came but could not be stored, if any */
   async #bring(chunks: readonly number[], options: EnsureOptions): Promise<number | undefined> {
     if (this.#closed !== undefined) throw this.#closing.signal.reason;
@@ -301,6 +310,10 @@ export class BlobCache implements AsyncDisposable {
     const kind: FetchClass = options.priority ?? "demand";
     if (kind === "demand") for (const chunk of chunks) Atomics.or(this.touched, chunk >> 5, 1 << (chunk & 31));
     let missing = chunks.filter((chunk) => !this.#isReady(chunk));
+    if (missing.some((chunk) => this.#map?.isKept(chunk))) {
+      await this.#verifyKept(fetching, missing, limits);
+      missing = missing.filter((chunk) => !this.#isReady(chunk));
+    }
     if (missing.length === 0) this.#counts.hits++;
     else if (kind === "demand") this.#widenLater(fetching, missing, options.sequentialBytes);
     let unstored: number | undefined;
@@ -327,6 +340,22 @@ export class BlobCache implements AsyncDisposable {
       }
     }
     return unstored;
+  }
+
+  /** Verifies what an earlier run left of these chunks; what proves to be damaged is absent then. Callers of one chunk share the work. */
+  async #verifyKept({ store }: Fetching, chunks: readonly number[], limits: WaitLimits): Promise<void> {
+    const verifications = chunks.map((chunk) => {
+      if (this.#map?.isKept(chunk) !== true) return undefined;
+      let verifying = this.#verifying.get(chunk);
+      if (verifying === undefined) {
+        verifying = store.verifyKept(chunk).then(() => undefined);
+        this.#verifying.set(chunk, verifying);
+        const ended = verifying.catch(() => undefined).finally(() => this.#verifying.delete(chunk));
+        void this.#track(ended);
+      }
+      return verifying;
+    });
+    await waitFor(Promise.all(verifications), limits, `the disk of the cache of blob ${this.blob.id}`);
   }
 
   /** Waits for the flights of items, new or under way. */
@@ -361,7 +390,7 @@ export class BlobCache implements AsyncDisposable {
 
   /** Fetches on behind a sequential reader, up to `amplifyBytesMax` stored bytes; the reader does not wait for it. */
   #widenLater({ info, items, queue }: Fetching, missing: readonly number[], hint: number | undefined): void {
-    const isPresent = (chunk: number): boolean => this.#isReady(chunk);
+    const isPresent = (chunk: number): boolean => this.#isPresent(chunk);
     let found = 0;
     for (const chunk of missing) found = Math.max(found, this.#sequences.note(chunk, info.compressedSize(chunk), isPresent));
     let budget = Math.min(hint ?? found, this.#options.amplifyBytesMax ?? amplifyBytesDefault);
@@ -370,7 +399,7 @@ export class BlobCache implements AsyncDisposable {
       if (items.storedOffset(item) < 0) continue;
       if (items.contextOf(item) >= 0 !== items.contextOf(item - 1) >= 0) return;
       budget -= items.storedSize(item);
-      if (budget >= 0 && queue.get(item) === undefined && items.members(item).some((chunk) => !this.#isReady(chunk))) {
+      if (budget >= 0 && queue.get(item) === undefined && items.members(item).some((chunk) => !isPresent(chunk))) {
         queue.join(item, "ahead");
       }
     }
@@ -495,7 +524,10 @@ export class BlobCache implements AsyncDisposable {
     try {
       const id = metaBlobId ?? recordedMetaBlobId(this.blob, undefined);
       const limits = { deadlineMs, signal: this.#closing.signal };
-      return this.#know(await fetchMeta(directory, { blob: this.blob, metaBlobId: id, backend, read, limits }));
+      const { opened, file } = await readMeta({ blob: this.blob, metaBlobId: id, backend, read, limits });
+      // The readers need not wait for the disk.
+      void this.#track(keepMeta(directory, this.blob.id, file));
+      return this.#know(opened);
     } catch (cause) {
       throw this.#asFailure(cause, `meta of blob ${this.blob.id}`);
     }

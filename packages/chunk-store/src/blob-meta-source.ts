@@ -1,3 +1,4 @@
+import { hash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
@@ -29,10 +30,14 @@ export type ReadRange = (blobId: string, offset: number, length: number) => Prom
  * @returns undefined when there is none, or none that fits the blob: it is to be fetched
  */
 export async function readCachedMeta(directory: string, blob: BlobRecord): Promise<BlobMeta | undefined> {
+  const names = cacheFileNames(blob.id);
   try {
-    const file = await readFile(join(directory, cacheFileNames(blob.id).meta));
     // Its place in the blob is recorded wrongly, so the size of the file can't be known; it is its own witness.
     if (hasMisplacedMeta(blob)) return undefined;
+    const file = await readFile(join(directory, names.meta));
+    const digest = await readFile(join(directory, names.metaDigest), "latin1").catch(() => undefined);
+    // Without a digest it is a file of the original, or came with the image: what it says wrongly fails at the digests of the chunks.
+    if (digest !== undefined && digest !== hexDigest(file)) return undefined;
     return readMetaFile(file, blob);
   } catch (error) {
     if (error instanceof RafsError || (error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
@@ -40,13 +45,18 @@ export async function readCachedMeta(directory: string, blob: BlobRecord): Promi
   }
 }
 
-/** Fetches blob meta, checks all of it, and keeps it in the cache file. A disk that can't keep it is no failure. Throws as `readMeta`. */
-export async function fetchMeta(directory: string, source: MetaSource): Promise<BlobMeta> {
-  const meta = await readMeta(source);
-  const path = join(directory, cacheFileNames(source.blob.id).meta);
-  await replaceFile(path, meta.file).catch(() => undefined);
-  return meta.opened;
+/** Keeps blob meta for the next time. A disk that can't keep it is no failure. @param file  as `readMeta` gave it */
+export async function keepMeta(directory: string, blobId: string, file: Uint8Array): Promise<void> {
+  const names = cacheFileNames(blobId);
+  try {
+    await replaceFile(join(directory, names.meta), file);
+    await replaceFile(join(directory, names.metaDigest), Buffer.from(hexDigest(file), "latin1"));
+  } catch {
+    // It is fetched again next time.
+  }
 }
+
+const hexDigest = (bytes: Uint8Array): string => hash("sha256", bytes, "hex");
 
 export interface MetaSource {
   readonly blob: BlobRecord;

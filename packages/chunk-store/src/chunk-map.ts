@@ -9,19 +9,26 @@ const pageBytes = 4096;
  * Which chunks of a blob are in its data file. Two copies: `ready` in shared memory, which threads read, and the file in the original's
  * format, which outlives the process. A bit reaches `ready` when the chunk was written, the file when it was synced as well.
  * Bits of the file are only ever added here; other processes may share it, and what they added stays.
+ *
+ * What the file says when it is opened is hearsay: a disk, another program or the original (which sets bits before data are durable) may
+ * have changed the data since. Such chunks are `kept`; they become ready when somebody has verified them.
  */
 export class ChunkMap {
   readonly chunkCount: number;
   /** Bit i & 31 of word i >> 5. */
   readonly ready: Int32Array<SharedArrayBuffer>;
   readonly #fd: number;
+  /** Bits as in `ready`. */
+  readonly #kept: Uint32Array;
   #readyCount = 0;
+  #keptCount = 0;
   #closed = false;
 
   private constructor(fd: number, chunkCount: number) {
     this.#fd = fd;
     this.chunkCount = chunkCount;
     this.ready = new Int32Array(new SharedArrayBuffer(Math.ceil(chunkCount / 32) * 4));
+    this.#kept = new Uint32Array(this.ready.length);
   }
 
   /**
@@ -42,8 +49,25 @@ export class ChunkMap {
     return map;
   }
 
+  /** Chunks that are ready. */
   get readyCount(): number {
     return this.#readyCount;
+  }
+
+  /** Chunks that the file said are there and nobody has verified yet. */
+  get keptCount(): number {
+    return this.#keptCount;
+  }
+
+  isKept(chunk: number): boolean {
+    return (((this.#kept[chunk >> 5] as number) >>> (chunk & 31)) & 1) === 1;
+  }
+
+  /** The chunk was verified, or is not what it should be: either way it is not hearsay any more. */
+  settle(chunk: number): void {
+    if (!this.isKept(chunk)) return;
+    this.#kept[chunk >> 5] = (this.#kept[chunk >> 5] as number) & ~(1 << (chunk & 31));
+    this.#keptCount--;
   }
 
   isReady(chunk: number): boolean {
@@ -52,6 +76,7 @@ export class ChunkMap {
 
   /** Says that the chunk's verified data is in the data file. Threads see it at once. */
   set(chunk: number): void {
+    this.settle(chunk);
     const bit = 1 << (chunk & 31);
     if ((Atomics.or(this.ready, chunk >> 5, bit) & bit) === 0) this.#readyCount++;
   }
@@ -87,7 +112,9 @@ export class ChunkMap {
 
   #adopt({ allReady, bitmap }: { readonly allReady: boolean; readonly bitmap: Uint8Array }): void {
     for (let chunk = 0; chunk < this.chunkCount; chunk++) {
-      if (allReady || ((bitmap[chunk >> 3] as number) & (0x80 >> (chunk & 7))) !== 0) this.set(chunk);
+      if (!allReady && ((bitmap[chunk >> 3] as number) & (0x80 >> (chunk & 7))) === 0) continue;
+      this.#kept[chunk >> 5] = (this.#kept[chunk >> 5] as number) | (1 << (chunk & 31));
+      this.#keptCount++;
     }
   }
 }

@@ -1,10 +1,10 @@
 import { closeSync, constants } from "node:fs";
-import { stat, unlink } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type BlobRecord, cacheFileNames } from "@nydus-ts/rafs-format";
 import { ChunkMap } from "./chunk-map.ts";
 import { ChunkStoreError, describeCause } from "./errors.ts";
-import { openFd, truncateFile } from "./file-io.ts";
+import { openFd, removeFile, truncateFile } from "./file-io.ts";
 
 export interface DataFile {
   readonly fd: number;
@@ -28,7 +28,7 @@ export async function openDataFile(directory: string, blob: BlobRecord): Promise
     const whole = size !== undefined && size > 0 && size >= blob.uncompressedSize && size <= blob.uncompressedSize + 4095;
     const map = await ChunkMap.open(mapPath, blob.chunkCount, !whole);
     try {
-      if (size !== undefined && !whole && size > 0) await unlink(path);
+      if (size !== undefined && !whole && size > 0) await removeFile(path);
       const fd = await openFd(path, constants.O_RDWR | constants.O_CREAT, 0o644);
       try {
         if (!whole) await truncateFile(fd, blob.uncompressedSize);

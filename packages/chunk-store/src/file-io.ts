@@ -37,6 +37,8 @@ export async function readAt(fd: number, target: Uint8Array, position: number): 
   return done;
 }
 
+export const removeFile: (path: string) => Promise<void> = unlink;
+
 let temporaryCount = 0;
 
 /** Replaces a file so that after a kill at any moment the old or the new one is there, whole. */

@@ -3,7 +3,7 @@ import { BufferPool } from "./buffer-pool.ts";
 import type { ChunkMap } from "./chunk-map.ts";
 import { decodeItem } from "./decode-item.ts";
 import { ChunkStoreError, describeCause } from "./errors.ts";
-import { writeAt } from "./file-io.ts";
+import { readAt, writeAt } from "./file-io.ts";
 import type { Unstored } from "./flight.ts";
 import { verifyRetriesMax } from "./limits.ts";
 import type { StoredItems } from "./stored-items.ts";
@@ -23,7 +23,7 @@ export interface DataStore {
 /** Takes stored bytes of items to verified chunks in the data file. Nothing that did not verify is written or handed out. */
 export class ItemStore {
   readonly retriesMax = verifyRetriesMax;
-  readonly counts = { stored: 0, bufferedBytes: 0, verifyFailures: 0, unverified: 0, unstored: 0 };
+  readonly counts = { stored: 0, bufferedBytes: 0, verifyFailures: 0, unverified: 0, unstored: 0, damaged: 0 };
   readonly #options: BlobCacheOptions;
   readonly #items: StoredItems;
   readonly #file: DataStore;
@@ -89,6 +89,37 @@ export class ItemStore {
     } finally {
       if (pooled !== undefined) pool.give(pooled);
       this.counts.bufferedBytes -= size;
+    }
+  }
+
+  /**
+   * Reads back a chunk that is in the file since an earlier run, and makes it ready if it is what it should be. Otherwise it counts as
+   * absent: the next fetch writes it anew.
+   *
+   * @returns false when the file holds something else
+   * @throws the closing signal's reason
+   */
+  async verifyKept(chunk: number): Promise<boolean> {
+    const { info } = this.#items;
+    const size = info.uncompressedSize(chunk);
+    const data = pool.take(size);
+    try {
+      const count = await readAt(this.#file.fd, data, info.uncompressedOffset(chunk)).catch(() => 0);
+      this.#closing.throwIfAborted();
+      this.#verify(chunk, data.subarray(0, count));
+      this.#map.set(chunk);
+      return true;
+    } catch (error) {
+      if (!(error instanceof ChunkStoreError) || error.code === "CHUNK_CLOSED") throw error;
+      this.#map.settle(chunk);
+      // One line says it; a disk that lost much would fill the log.
+      if (this.counts.damaged++ === 0)
+        this.#options.onWarning?.(
+          `cache of blob ${this.#options.blob.id}: what the disk kept is damaged and fetched again: ${error.message}`,
+        );
+      return false;
+    } finally {
+      pool.give(data);
     }
   }
 

@@ -8,13 +8,22 @@ import { CHUNK_MAP_HEADER, META_HEADER } from "./records/blob.ts";
 
 // Files of the local cache, byte for byte as the original keeps them. Source: spec/rafs.md 8
 
+export interface CacheFileNames {
+  readonly data: string;
+  readonly chunkMap: string;
+  readonly meta: string;
+  /** SHA-256 of the meta file in hex; not a file of the original, which has nothing to tell damage by. */
+  readonly metaDigest: string;
+  readonly toc: string;
+  readonly digests: string;
+}
+
 /** Names of the cache files of a blob, by what they hold. */
-export const cacheFileNames = (
-  blobId: string,
-): { readonly data: string; readonly chunkMap: string; readonly meta: string; readonly toc: string; readonly digests: string } => ({
+export const cacheFileNames = (blobId: string): CacheFileNames => ({
   data: `${blobId}.blob.data`,
   chunkMap: `${blobId}.blob.data.chunk_map`,
   meta: `${blobId}.blob.meta`,
+  metaDigest: `${blobId}.blob.meta.sha256`,
   toc: `${blobId}.blob.toc`,
   digests: `${blobId}.blob.digest`,
 });

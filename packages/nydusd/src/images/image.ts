@@ -128,7 +128,7 @@ export class Image {
   async probe(): Promise<void> {
     const first = this.blobs[0];
     if (first === undefined) return;
-    if (first.cache.ready.some((word) => word !== 0)) return;
+    if (first.cache.stats().readyCount > 0) return;
     const { blob } = first.use;
     const deadlineMs = Math.min(probeDeadlineMs, readDeadlineMs(this.#config));
     try {
