@@ -6,11 +6,14 @@ import { zstdDecompress } from "node:zlib";
 import {
   type BlobRecord,
   type Bootstrap,
+  blobFeatures,
   checkSection,
   DEVICE_SLOT,
   deviceSlotOffset,
   effectiveBlobId,
   findInlinedBootstrap,
+  hasBlobMeta,
+  hasFeature,
   isBootstrapV6,
   openBootstrap,
   RafsError,
@@ -79,6 +82,12 @@ export function storedBlobId(file: BootstrapFile, blob: BlobRecord): string {
 export function mappedBlock({ bootstrap, bytes }: BootstrapFile, blob: BlobRecord): number {
   if (bootstrap.version === 5) return 0;
   return bytes.readUInt32LE(deviceSlotOffset + blob.index * DEVICE_SLOT.recordSize + DEVICE_SLOT.mappedBlock);
+}
+
+/** Bytes of chunk data alone. Source: section 13.2 */
+export function compressedDataSize(blob: BlobRecord): number {
+  if (hasFeature(blob, "separate") || (blob.features & blobFeatures.capTarToc) === 0) return blob.compressedSize;
+  return (hasBlobMeta(blob) ? blob.ciOffset : blob.compressedSize) - (hasFeature(blob, "hasTarHeader") ? 512 : 0);
 }
 
 /** Name of a file up to its first dot: what a blob is called whose bootstrap lies in that file. */

@@ -9,7 +9,7 @@ import {
   type Inode,
   SUPERBLOCK_V5,
 } from "@nydus-ts/rafs-format";
-import { type BootstrapFile, mappedBlock, storedBlobId } from "./bootstrap-file.ts";
+import { type BootstrapFile, compressedDataSize, mappedBlock, storedBlobId } from "./bootstrap-file.ts";
 import { blobFeatureNames, hex, quoteBytes, superFlagNames } from "./text.ts";
 
 export interface Answer {
@@ -274,12 +274,6 @@ Blob ID: ${storedBlobId(this.#file, bootstrap.blobs[chunk.blobIndex])}
     }
     return { text };
   }
-}
-
-/** Bytes of chunk data alone. Source: section 13.2 */
-function compressedDataSize(blob: BlobRecord): number {
-  if (hasFeature(blob, "separate") || (blob.features & blobFeatures.capTarToc) === 0) return blob.compressedSize;
-  return (hasBlobMeta(blob) ? blob.ciOffset : blob.compressedSize) - (hasFeature(blob, "hasTarHeader") ? 512 : 0);
 }
 
 interface Tables {

@@ -4,7 +4,7 @@ import { blobFeatures, type digesters, superFlags } from "@nydus-ts/rafs-format"
 import { type BootstrapFile, namePrefix, readBootstrapFile, storedBlobId } from "./bootstrap-file.ts";
 import { InconsistentError, NydusImageError } from "./errors.ts";
 import type { Log } from "./log.ts";
-import { superFlagNames } from "./text.ts";
+import { featuresLine } from "./text.ts";
 
 /** What images must have in common to share a bootstrap. */
 export interface Traits {
@@ -27,7 +27,7 @@ export async function loadLayerFile(path: string, what: string, log: Log): Promi
   try {
     const file = await readBootstrapFile(path);
     const { bootstrap } = file;
-    log.info(`RAFS features: ${superFlagNames(bootstrap.flags)}`);
+    log.info(featuresLine(bootstrap));
     const image = loadImage(file.bytes);
     for (const [i, blob] of image.blobs.entries()) importBlob(file, bootstrap.blobs[i], blob);
     const traits: Traits = {

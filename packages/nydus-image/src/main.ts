@@ -1,6 +1,8 @@
 /** `nydus-image [GLOBAL OPTIONS] <VERB> [OPTIONS] [ARGS]`. Source: spec/nydus-image.md, section 1 */
 import { Command, CommanderError, Option } from "commander";
 import { addCheck } from "./commands/check.ts";
+import { addChunkdict } from "./commands/chunkdict.ts";
+import { addCompact } from "./commands/compact.ts";
 import { addConvert } from "./commands/convert.ts";
 import { addCreate } from "./commands/create.ts";
 import { addExport } from "./commands/export.ts";
@@ -9,7 +11,6 @@ import { addMerge } from "./commands/merge.ts";
 import { addOptimize } from "./commands/optimize.ts";
 import { addStat } from "./commands/stat.ts";
 import { addUnpack } from "./commands/unpack.ts";
-import { addUnsupported } from "./commands/unsupported.ts";
 import type { Context } from "./context.ts";
 import { formatError, InconsistentError } from "./errors.ts";
 import type { Io } from "./io.ts";
@@ -42,7 +43,8 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
   addUnpack(program, context);
   addExport(program, context);
   addOptimize(program, context);
-  addUnsupported(program);
+  addCompact(program, context);
+  addChunkdict(program, context);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });
   }

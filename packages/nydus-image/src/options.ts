@@ -13,6 +13,20 @@ export function parseSize(text: string, what: string): number {
   return Number(text);
 }
 
+/** A decimal number below `end`. The messages are those of the original's language. */
+export function parseInteger(text: string, end: number): number {
+  const fault =
+    text === ""
+      ? "cannot parse integer from empty string"
+      : !/^\+?[0-9]+$/.test(text)
+        ? "invalid digit found in string"
+        : Number(text) >= end
+          ? "number too large to fit in target type"
+          : undefined;
+  if (fault !== undefined) throw new NydusImageError("IMAGE_ARGUMENT", fault);
+  return Number(text);
+}
+
 /** A power of two from 4 KiB to 16 MiB. */
 export function parseChunkSize(text: string): number {
   const size = parseSize(text, "chunk size");

@@ -6,38 +6,31 @@ import {
   compressorNumbers,
   type Digester,
   type LoadedImage,
-  loadImage,
   type TreeNode,
 } from "@nydus-ts/builder";
-import { type Bootstrap, blobFeatures, digesters, superFlags } from "@nydus-ts/rafs-format";
+import { type Bootstrap, digesters, superFlags } from "@nydus-ts/rafs-format";
 import { numberTree, type StoredChunk, writeBootstrap, writeBootstrapV5 } from "@nydus-ts/rafs-format/writer";
-import { type BootstrapFile, storedBlobId } from "./bootstrap-file.ts";
 import { compressorOf } from "./commands/merge.ts";
 import { unsupported } from "./errors.ts";
 import type { ImageChunks } from "./image-chunks.ts";
+import type { LayerFile } from "./layer-file.ts";
 
 export interface EditableImage extends LoadedImage {
-  file: BootstrapFile;
   /** nodes of the prefetch table */
   prefetch: TreeNode[];
 }
 
 /**
- * Reads an image whose chunks may be moved. Its blobs get the ids under which they are stored.
- * @throws NydusImageError IMAGE_UNSUPPORTED (tarfs: nothing says where a chunk's digest is; encrypted: a new blob would need the key); RafsError
+ * An image whose chunks may be moved.
+ * @throws NydusImageError IMAGE_UNSUPPORTED (tarfs: its data is not stored in chunks; encrypted: a new blob would need the key)
  */
-export function loadEditable(file: BootstrapFile, verb: string): EditableImage {
-  const { flags } = file.bootstrap;
+export function editable({ image }: LayerFile, verb: string): EditableImage {
+  const { flags } = image.bootstrap;
   if ((flags & superFlags.tarfsMode) !== 0n)
     throw unsupported(`${verb} of a tarfs image`, "its data is a plain tar; build it with `--type tar-rafs`");
   if ((flags & superFlags.encryptionAes128Xts) !== 0n)
     throw unsupported(`${verb} of an encrypted image`, "build it again with `create --encrypt`");
-  const image = loadImage(file.bytes);
-  for (const [i, blob] of image.blobs.entries()) {
-    blob.id = storedBlobId(file, file.bootstrap.blobs[i]);
-    blob.features = (blob.features & ~blobFeatures.inlinedFsMeta) >>> 0;
-  }
-  return { ...image, file, prefetch: prefetchNodes(image) };
+  return { ...image, prefetch: prefetchNodes(image) };
 }
 
 function prefetchNodes({ bootstrap, root }: LoadedImage): TreeNode[] {
@@ -95,4 +88,20 @@ export function chunkBytes(image: EditableImage, chunks: ImageChunks): ChunkByte
     stored: async (chunk) => await (await reader(chunk)).readStored(chunk.index),
     data: async (chunk) => await (await reader(chunk)).read(chunk.index),
   };
+}
+
+/** All nodes of a tree, a directory before what lies in it. */
+export function* nodesOf(root: TreeNode): Generator<TreeNode, void> {
+  const pending = [root];
+  for (let node = pending.pop(); node; node = pending.pop()) {
+    yield node;
+    const children = [...(node.children?.values() ?? [])];
+    // Depth first, in the order of the bootstrap: of equal chunks the first one counts.
+    for (let i = children.length - 1; i >= 0; i--) pending.push(children[i]);
+  }
+}
+
+/** Chunks of equal data have equal keys. */
+export function digestKey(chunk: StoredChunk): string {
+  return Buffer.from(chunk.digest).toString("latin1");
 }

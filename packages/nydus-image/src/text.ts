@@ -1,5 +1,5 @@
 /** Words and quoting of the original's text output. */
-import { type BlobRecord, blobFeatures, superFlags } from "@nydus-ts/rafs-format";
+import { type BlobRecord, type Bootstrap, blobFeatures, superFlags } from "@nydus-ts/rafs-format";
 
 const flagNames: ReadonlyArray<readonly [bigint, string]> = [
   [superFlags.compressionNone, "COMPRESSION_NONE"],
@@ -22,6 +22,11 @@ export function superFlagNames(flags: bigint): string {
     .filter(([flag]) => (flags & flag) !== 0n)
     .map(([, name]) => name)
     .join(" | ");
+}
+
+/** What is logged of every image that is loaded. Source: spec/nydus-image.md, section 1.5 */
+export function featuresLine({ version, flags }: Pick<Bootstrap, "version" | "flags">): string {
+  return version === 5 ? `RAFS v5 super block features: ${superFlagNames(flags)}` : `RAFS features: ${superFlagNames(flags)}`;
 }
 
 const featureNames: ReadonlyArray<readonly [number, string]> = [

@@ -81,8 +81,6 @@ describe("run-time failures end with status 1 and one Error", () => {
 
   test.each([
     ["create", ...to("a"), "--attributes", temporary.join("x"), source],
-    ["chunkdict", "generate", "x"],
-    ["compact", "-B", "x"],
     ["convert", "--source", "a", "--target", "b", "--chunk-dict", "bootstrap:registry:c"],
   ])("what is not done is refused with what to do instead: %j", async (...argv) => {
     const { code, stderr } = await run(argv);

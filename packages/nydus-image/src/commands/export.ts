@@ -7,7 +7,7 @@ import { readBootstrapFile } from "../bootstrap-file.ts";
 import type { Context } from "../context.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
 import { ImageChunks, openBackend } from "../image-chunks.ts";
-import { superFlagNames } from "../text.ts";
+import { featuresLine } from "../text.ts";
 import { writeVerityTree } from "../verity.ts";
 import { writeWholeFile } from "../whole-file.ts";
 
@@ -68,7 +68,7 @@ async function exportBlock(context: Context, flags: ExportFlags): Promise<void> 
   if (image.bootstrap === undefined || image.directory === undefined)
     throw new NydusImageError("IMAGE_ARGUMENT", "both option `-C/--config` and `-D/--localfs-dir` are missing");
   const file = await readBootstrapFile(image.bootstrap);
-  context.log().info(`RAFS features: ${superFlagNames(file.bootstrap.flags)}`);
+  context.log().info(featuresLine(file.bootstrap));
   const layout = deviceLayout(file);
   await using backend = openBackend({ blobDir: image.directory }, "--localfs-dir");
   const chunks = new ImageChunks(file, backend, io.signal);

@@ -4,15 +4,24 @@ import { RepackedBlob, type TreeNode, writeArtifact } from "@nydus-ts/builder";
 import { blobFeatures, hasFeature } from "@nydus-ts/rafs-format";
 import type { StoredChunk } from "@nydus-ts/rafs-format/writer";
 import { type Command, Option } from "commander";
-import { readBootstrapFile } from "../bootstrap-file.ts";
 import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
 import { type BackendFlags, ImageChunks, openBackend } from "../image-chunks.ts";
+import { loadLayerFile } from "../layer-file.ts";
 import { isDirectory } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
 import { parsePrefetchFiles, type PrefetchFile } from "../prefetch-files.ts";
-import { blobCompressorOf, chunkBytes, digesterOf, type EditableImage, findNode, loadEditable, writeEdited } from "../rewrite-image.ts";
-import { superFlagNames } from "../text.ts";
+import {
+  blobCompressorOf,
+  chunkBytes,
+  digestKey,
+  digesterOf,
+  type EditableImage,
+  findNode,
+  editable,
+  nodesOf,
+  writeEdited,
+} from "../rewrite-image.ts";
 import { compressorOf } from "./merge.ts";
 
 interface OptimizeFlags extends BackendFlags {
@@ -49,15 +58,14 @@ async function optimize(context: Context, flags: OptimizeFlags): Promise<void> {
   if (outputBlobDir === undefined) throw new NydusImageError("IMAGE_ARGUMENT", "missing parameter `output-blob-dir`");
   if (prefetchFiles === undefined) throw new NydusImageError("IMAGE_ARGUMENT", "missing parameter `prefetch-files`");
   const log = context.log();
-  const file = await readBootstrapFile(flags.bootstrap);
-  log.info(`RAFS features: ${superFlagNames(file.bootstrap.flags)}`);
+  const file = await loadLayerFile(flags.bootstrap, "bootstrap", log);
   await using backend = openBackend({ ...flags, blob: undefined }, "--blob-dir or --backend-type");
   if (!(await isDirectory(outputBlobDir)))
     throw new NydusImageError("IMAGE_ARGUMENT", `directory to store blobs does not exist: ${outputBlobDir}`);
   if (file.bootstrap.blobs.length === 0) throw new NydusImageError("IMAGE_FILE", "No blob info found in superblock");
   const list = parsePrefetchFiles(await readListFile(prefetchFiles));
   for (const warning of list.warnings) log.warn(warning);
-  const image = loadEditable(file, "optimize");
+  const image = editable(file, "optimize");
   const moves = planMoves(image, list.files, (path) => log.warn(`prefetch file ${path} is bad, skip it`));
   const blobs = [...image.blobs];
   if (moves.size > 0) blobs.push(await moveChunks(image, moves, outputBlobDir, new ImageChunks(file, backend, context.io.signal)));
@@ -124,7 +132,7 @@ async function moveChunks(image: EditableImage, moves: ReadonlyMap<TreeNode, Rea
     for (const i of chosen) {
       if (list[i].blob === blob.blob) continue;
       // The chunk table has room for one chunk of a digest in a blob.
-      const key = Buffer.from(list[i].digest).toString("latin1");
+      const key = digestKey(list[i]);
       let next = moved.get(key);
       if (next === undefined) {
         next = await blob.add(list[i], bytes);
@@ -141,10 +149,8 @@ async function moveChunks(image: EditableImage, moves: ReadonlyMap<TreeNode, Rea
 }
 
 function pointLinks(root: TreeNode, byLink: ReadonlyMap<unknown, StoredChunk[]>): void {
-  const pending = [root];
-  for (let node = pending.pop(); node; node = pending.pop()) {
+  for (const node of nodesOf(root)) {
     const list = node.link && byLink.get(node.link);
     if (list) node.chunks = list;
-    pending.push(...(node.children?.values() ?? []));
   }
 }
