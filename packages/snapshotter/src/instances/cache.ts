@@ -2,7 +2,16 @@ import { existsSync, lstatSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 /** Names of one blob's files in the cache, in the order they are removed: maps first, so that no map ever speaks for data that is gone. */
-export const CACHE_SUFFIXES = [".blob.data.chunk_map", ".chunk_map", ".blob.meta.sha256", ".blob.meta", ".blob.data", ".image.disk", ".layer.disk", ""] as const;
+export const CACHE_SUFFIXES = [
+  ".blob.data.chunk_map",
+  ".chunk_map",
+  ".blob.meta.sha256",
+  ".blob.meta",
+  ".blob.data",
+  ".image.disk",
+  ".layer.disk",
+  "",
+] as const;
 
 /** The files of a blob that are there. */
 export function cacheFilesOf(cache: string, blobId: string): string[] {
