@@ -1,5 +1,6 @@
 export { NydusdClient, type NydusdClientOptions } from "./client.ts";
 export { NydusApiError, type NydusApiErrorCode, type NydusApiErrorDetails } from "./errors.ts";
+export { fileOperations } from "./file-operations.ts";
 export { answerBytesMax, callTimeoutDefaultMs, requestBytesMax } from "./limits.ts";
 export {
   type BackendMetricsAnswer,
@@ -15,7 +16,6 @@ export {
   errorBodySchema,
   eventsSchema,
   type FsMetricsAnswer,
-  fileOperations,
   fsMetricsSchema,
   type InflightAnswer,
   inflightSchema,

@@ -63,25 +63,6 @@ export type RuntimeConfig = z.infer<typeof runtimeConfigSchema>;
 /** Body of every failure. `message` says what failed and what to do. */
 export const errorBodySchema = z.looseObject({ code: z.string(), message: z.string() });
 
-/** Positions in `fop_hits` and its sisters. Source: spec/nydusd.md 17. */
-export const fileOperations = [
-  "getattr",
-  "readlink",
-  "open",
-  "release",
-  "read",
-  "statfs",
-  "getxattr",
-  "listxattr",
-  "opendir",
-  "lookup",
-  "readdir",
-  "readdirplus",
-  "access",
-  "forget",
-  "batch_forget",
-] as const;
-
 const counts = (length: number) => z.array(count).length(length);
 
 export const fsMetricsSchema = z.looseObject({

@@ -1,23 +1,23 @@
 #!/usr/bin/env node
 import { writeSync } from "node:fs";
-import { isMainThread, workerData } from "node:worker_threads";
+import { extname } from "node:path";
+import { config } from "zod";
+import { main } from "./main.ts";
 
-// One file is both the program and its worker threads, so that it can be bundled. Each loads its own half only: a worker is up sooner.
-if (isMainThread) {
-  const { main } = await import("./main.ts");
-  const terminate = new AbortController();
-  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => terminate.abort());
-  process.on("SIGPIPE", () => undefined);
-  const write = (fd: number) => (text: string) => {
-    try {
-      writeSync(fd, text);
-    } catch {
-      // Nobody reads what is printed any more; the daemon goes on.
-    }
-  };
-  const io = { env: process.env, workerUrl: new URL(import.meta.url), writeOut: write(1), writeErr: write(2), terminate: terminate.signal };
-  process.exit(await main(process.argv.slice(2), io));
-} else {
-  const { runFuseWorker } = await import("./engines/fuse/worker.ts");
-  runFuseWorker(workerData);
-}
+// A configuration is read a few times in a life: compiling a parser for it would take 28 ms of the first mount.
+config({ jitless: true });
+
+const terminate = new AbortController();
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => terminate.abort());
+process.on("SIGPIPE", () => undefined);
+const write = (fd: number) => (text: string) => {
+  try {
+    writeSync(fd, text);
+  } catch {
+    // Nobody reads what is printed any more; the daemon goes on.
+  }
+};
+// The worker threads' file lies beside this one, as source or as bundle.
+const workerUrl = new URL(`./fuse-worker${extname(import.meta.url)}`, import.meta.url);
+const io = { env: process.env, workerUrl, writeOut: write(1), writeErr: write(2), terminate: terminate.signal };
+process.exit(await main(process.argv.slice(2), io));

@@ -10,6 +10,7 @@ import { Daemon } from "./daemon.ts";
 import type { Engine } from "./engines/engine.ts";
 import { createFuseEngine } from "./engines/fuse/index.ts";
 import { describeError, NydusdError } from "./errors.ts";
+import { loadRegistryClient } from "./images/backends.ts";
 import { stopDeadlineMs } from "./limits.ts";
 import { createLog, type LogSink, type RootLog } from "./log/log.ts";
 import { RotatingFile } from "./log/rotating-file.ts";
@@ -21,7 +22,7 @@ import { watchInflight } from "./watchdog.ts";
 /** What an executable is given by its caller. */
 export interface MainIo {
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** Module that worker threads start with; it has to call `runFuseWorker`. */
+  /** Module that worker threads start with (`fuse-worker.ts`); it has to call `runFuseWorker`. */
   readonly workerUrl: URL;
   writeOut(text: string): void;
   writeErr(text: string): void;
@@ -87,7 +88,10 @@ async function run(
     if (fuse === undefined || mountpoint === undefined) await daemon.serve();
     else if (await startsFresh(fuse, mountpoint, log)) {
       await startMount(daemon, fuse, io, log);
-      await daemon.serve();
+      const serving = daemon.serve();
+      // While the first worker starts on another processor; without this the first mount over the API waits for it.
+      if (options.apisock !== undefined) await Promise.all([loadRegistryClient(), serving]);
+      await serving;
       log.info(`serving ${mountpoint} with ${fuse.fuseThreads} threads`);
     } else log.info("waiting for a take-over on the API socket");
     if (options.apisock !== undefined) {

@@ -89,7 +89,7 @@ async function overFolder(blob: Uint8Array, id: string, wrap: (inner: BlobBacken
   };
 }
 
-const metered = (inner: BlobBackend): MeteredBackend => new MeteredBackend(inner, () => undefined);
+const metered = (inner: BlobBackend): MeteredBackend => new MeteredBackend(inner, () => undefined, undefined);
 const switching = (...members: readonly BlobBackend[]): SwitchingBackend => {
   const backend = new SwitchingBackend();
   for (const member of members) backend.add(member);

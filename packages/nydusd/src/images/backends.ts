@@ -1,20 +1,13 @@
 import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
-import { type HostHealth, parseMirrors } from "@nydus-ts/mirror-config";
-import {
-  type Credentials,
-  credentialOfAuth,
-  HostTraffic,
-  type ProxyOptions,
-  registryBackend,
-  staticCredentials,
-} from "@nydus-ts/registry-client";
-import type { ConfigV2, RegistryConfig } from "../config/index.ts";
+import type { HostTraffic } from "@nydus-ts/registry-client";
+import type { ConfigV2 } from "../config/index.ts";
 import { describeError, NydusdError } from "../errors.ts";
 import { readDeadlineDefaultMs } from "../limits.ts";
 import type { Log } from "../log/log.ts";
 import type { ErrorEvents } from "../metrics/events.ts";
 import { MeteredBackend } from "../metrics/metered-backend.ts";
 import { AlignedBackend } from "./aligned-backend.ts";
+import type { Opened } from "./registry.ts";
 
 /** A back end with its counters, shared by all mounts whose configuration is equal. Source: spec/nydusd.md 10.1. */
 export interface ImageBackend {
@@ -33,16 +26,15 @@ interface Entry {
   uses: number;
 }
 
-interface Opened {
-  readonly inner: BlobBackend;
-  readonly setAuth: (auth: string) => void;
-  readonly hosts?: () => readonly HostHealth[];
+/** Loads what talks to registries, which is most of the program, so that the first mount need not wait for it. */
+export async function loadRegistryClient(): Promise<void> {
+  await import("./registry.ts");
 }
 
 /** The back ends of the daemon: one for each distinct configuration, ended with its last use. */
 export class BackendPool {
   readonly #entries = new Map<string, Entry>();
-  readonly #traffic = new HostTraffic();
+  #traffic: HostTraffic | undefined;
   readonly #log: Log;
   readonly #events: ErrorEvents;
 
@@ -87,7 +79,7 @@ export class BackendPool {
   }
 
   async #open(config: ConfigV2, name: string): Promise<ImageBackend> {
-    const { inner, setAuth, hosts } = await openBackend(config, this.#traffic, (line) => this.#log.warn(`${name}: ${line}`));
+    const { inner, setAuth, hosts } = await this.#openKind(config, (line) => this.#log.warn(`${name}: ${line}`));
     const backend = new MeteredBackend(
       inner,
       (blobId, range, error) => {
@@ -101,74 +93,28 @@ export class BackendPool {
     const alignment = config.backend?.registry?.request_alignment ?? 0;
     return { name, backend, reader: alignment === 0 ? backend : new AlignedBackend(backend, alignment), setAuth };
   }
-}
 
-async function openBackend({ backend }: ConfigV2, traffic: HostTraffic, onWarning: (line: string) => void): Promise<Opened> {
-  if (backend?.type === "localfs" && backend.localfs != null) {
-    const { blob_file, dir, alt_dirs } = backend.localfs;
-    const inner = localfsBackend({
-      ...(blob_file === "" ? {} : { blobFile: blob_file }),
-      ...(dir === "" ? {} : { dir }),
-      altDirs: alt_dirs,
-    });
-    const setAuth = (): never => {
-      throw new NydusdError("UNSUPPORTED", "back end localfs has no credentials; they can be set for registries only");
-    };
-    return { inner, setAuth };
+  async #openKind({ backend }: ConfigV2, onWarning: (line: string) => void): Promise<Opened> {
+    if (backend?.type === "localfs" && backend.localfs != null) {
+      const { blob_file, dir, alt_dirs } = backend.localfs;
+      const inner = localfsBackend({
+        ...(blob_file === "" ? {} : { blobFile: blob_file }),
+        ...(dir === "" ? {} : { dir }),
+        altDirs: alt_dirs,
+      });
+      const setAuth = (): never => {
+        throw new NydusdError("UNSUPPORTED", "back end localfs has no credentials; they can be set for registries only");
+      };
+      return { inner, setAuth };
+    }
+    if (backend?.type === "registry" && backend.registry != null) {
+      const { HostTraffic, openRegistry } = await import("./registry.ts");
+      this.#traffic ??= new HostTraffic();
+      return openRegistry(backend.registry, this.#traffic, onWarning);
+    }
+    const known = "localfs and registry work";
+    throw new NydusdError("UNSUPPORTED", `backend.type ${JSON.stringify(backend?.type)} is not built in this version; ${known}`);
   }
-  if (backend?.type === "registry" && backend.registry != null) return openRegistry(backend.registry, traffic, onWarning);
-  const known = "localfs and registry work";
-  throw new NydusdError("UNSUPPORTED", `backend.type ${JSON.stringify(backend?.type)} is not built in this version; ${known}`);
-}
-
-async function openRegistry(config: RegistryConfig, traffic: HostTraffic, onWarning: (line: string) => void): Promise<Opened> {
-  const { proxy } = config;
-  try {
-    const inner = await registryBackend({
-      host: config.host,
-      repository: config.repo,
-      ...(config.scheme === undefined ? {} : { scheme: config.scheme }),
-      credentials: credentialsOf(config.auth, config.registry_token ?? undefined),
-      mirrors: parseMirrors(config.mirrors, { file: "the configuration", key: "backend.registry.mirrors" }),
-      hostsDirs: config.hosts_dirs,
-      ...(proxy.url === "" ? {} : { proxy: proxyOf(proxy) }),
-      caFiles: config.ca_cert_files,
-      skipVerify: config.skip_verify,
-      timeoutMs: secondsToMs(config.timeout),
-      connectTimeoutMs: secondsToMs(config.connect_timeout),
-      retryLimit: config.retry_limit,
-      blobUrlScheme: config.blob_url_scheme,
-      blobRedirectedHost: config.blob_redirected_host,
-      onWarning,
-      traffic,
-    });
-    const setAuth = (auth: string): void => inner.setCredentials(credentialsOf(auth, undefined));
-    return { inner, setAuth, hosts: () => inner.metrics().hosts };
-  } catch (cause) {
-    throw new NydusdError("CONFIG_INVALID", describeError(cause), { cause });
-  }
-}
-
-function credentialsOf(auth: string | undefined, token: string | undefined): Credentials {
-  if (auth !== undefined) return staticCredentials(credentialOfAuth(auth), { source: "auth of nydusd's configuration" });
-  return staticCredentials(token === undefined ? undefined : { kind: "bearer", token }, {
-    source: "registry_token of nydusd's configuration",
-  });
-}
-
-function proxyOf(proxy: RegistryConfig["proxy"]): ProxyOptions {
-  return {
-    url: proxy.url,
-    ...(proxy.ping_url === "" ? {} : { pingUrl: proxy.ping_url }),
-    fallback: proxy.fallback,
-    checkIntervalMs: secondsToMs(proxy.check_interval),
-    checkPauseElapsedMs: secondsToMs(proxy.check_pause_elapsed),
-    useHttp: proxy.use_http,
-  };
-}
-
-function secondsToMs(seconds: number): number {
-  return seconds * 1000;
 }
 
 /** How long a read waits for absent data: a request and its retries over all hosts. 0 in the configuration means no limit there; here it is the default. */

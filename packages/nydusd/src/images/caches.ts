@@ -100,6 +100,10 @@ export class CachePool {
       validate: use.config.cache?.validate ?? true,
       amplifyBytesMax: use.config.rafs?.batch_size ?? 1_048_576,
       onWarning: (line) => this.#log.warn(line),
+      onFetch: ({ blobId, what, priority, offset, length, chunkCount, durationMs }) =>
+        this.#log.debug(
+          `${priority} ${what} of blob ${blobId.slice(0, 12)} [${offset}..${offset + length}): ${chunkCount} chunks in ${durationMs.toFixed(1)} ms`,
+        ),
     });
   }
 
