@@ -5,6 +5,7 @@ import {
   busyboxImage,
   type Containerd,
   type ContainerdOptions,
+  type CriAuth,
   mountsUnder,
   ownBinaries,
   processesOf,
@@ -29,12 +30,13 @@ export interface Stack extends AsyncDisposable {
 }
 
 export interface StackOptions {
+  readonly workspace?: Workspace;
   readonly snapshotter?: SnapshotterOptions;
   readonly containerd?: Partial<ContainerdOptions>;
 }
 
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
-  const workspace = new Workspace("nydus-e2e");
+  const workspace = options.workspace ?? new Workspace("nydus-e2e");
   try {
     const registry = await startRegistry(workspace);
     await pushLayout(await busyboxImage(workspace.path("pause")), `${registry.host}/pause:1`);
@@ -76,11 +78,11 @@ export async function convert(reference: string, options: readonly string[] = []
 export async function startPod(
   stack: Pick<Stack, "containerd" | "workspace">,
   image: string,
-  options: { name: string; command?: readonly string[]; mounts?: Readonly<Record<string, string>> },
+  options: { name: string; command?: readonly string[]; mounts?: Readonly<Record<string, string>>; auth?: CriAuth },
 ): Promise<{ podId: string; containerId: string; logFile: string; remove(): Promise<void> }> {
   const { cri } = stack.containerd;
   const pod = { name: options.name, logDirectory: stack.workspace.path("logs", options.name) };
-  await cri.pullImage(image);
+  await cri.pullImage(image, options.auth === undefined ? {} : { auth: options.auth });
   const podId = await cri.runPodSandbox(pod);
   const containerId = await cri.createContainer(podId, pod, {
     name: options.name,

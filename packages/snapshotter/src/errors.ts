@@ -10,6 +10,7 @@ export type SnapshotterErrorCode =
   | "BOOTSTRAP_INVALID"
   | "BOOTSTRAP_DEADLINE"
   | "IMAGE_UNKNOWN"
+  | "IMAGE_DATA"
   | "INSTANCE_MOUNT"
   | "DAEMON_START"
   | "DAEMON_DEADLINE"

@@ -24,6 +24,12 @@ export const daemonRequestDeadlineMs = 10_000;
 /** Mount with probe: the daemon fetches one small range, with retries over all hosts, before it answers. */
 export const mountDeadlineMs = 60_000;
 
+/** The look at an image's data while it is pulled. Beyond it the pull goes on: a slow registry is no broken one, and the first mount looks again. */
+export const probeDeadlineMs = 5_000;
+
+/** A look that found the data holds for the other layers of its pull for so long. A failure is not kept. */
+export const probeKeptMs = 30_000;
+
 /** Attempts at a first mount whose daemon died meanwhile. */
 export const mountAttemptsMax = 5;
 

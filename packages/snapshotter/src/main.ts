@@ -6,7 +6,7 @@ import { parseCommandLine } from "./cli.ts";
 import { Layout } from "./config/layout.ts";
 import { type LoadedConfig, loadConfig } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
-import { findImage } from "./containerd/image-lookup.ts";
+import { findImage, findLayer } from "./containerd/image-lookup.ts";
 import { messageOf, SnapshotterError } from "./errors.ts";
 import { RafsInstances } from "./instances/rafs-instances.ts";
 import { RegistryConfig } from "./instances/registry-config.ts";
@@ -112,6 +112,7 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
     layout,
     instances: rafs,
     cleaner: garbage,
+    findLayer: (key) => findLayer(config.containerd.address, key, log),
     log,
     syncRemove: config.snapshot.sync_remove,
     volatile: config.snapshot.enable_overlayfs_volatile,

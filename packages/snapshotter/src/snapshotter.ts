@@ -1,7 +1,8 @@
 import type { Layout } from "./config/layout.ts";
+import type { FoundLayer } from "./containerd/image-lookup.ts";
 import { messageOf, SnapshotterError } from "./errors.ts";
 import { type IdMap, idMapOf } from "./layers/id-map.ts";
-import { containerdKey, LABELS, type Labels } from "./layers/labels.ts";
+import { containerdKey, INHERITED, LABELS, type Labels } from "./layers/labels.ts";
 import { layerKindOf, reasonOf } from "./layers/layer.ts";
 import { planServe, type ServePlan } from "./layers/plan.ts";
 import type { Log } from "./log.ts";
@@ -22,6 +23,11 @@ export interface Instances {
   expect(): void;
   /** A layer of a nydus image was removed: what was expected may not come. */
   expectNoMore(): void;
+  /**
+   * Whether the data of a blob layer can be had from where the daemon will ask, by the layer's labels; nothing is known without an image reference
+   * among them. Callers for one blob share one look. @throws SnapshotterError IMAGE_DATA (with host and cause), IMAGE_UNKNOWN
+   */
+  probe(labels: Labels): Promise<void>;
   /** Bytes and inodes of a blob's files in the cache. */
   cacheUsage(layerDigest: string): Promise<Usage>;
 }
@@ -39,6 +45,8 @@ export interface SnapshotterOptions {
   readonly layout: Layout;
   readonly instances: Instances;
   readonly cleaner: Cleaner;
+  /** Asks containerd which layer of a nydus image is about to be unpacked into a snapshot with this key. */
+  readonly findLayer: (key: string) => Promise<FoundLayer | undefined>;
   readonly log: Log;
   /** Remove waits until the directory is gone. */
   readonly syncRemove: boolean;
@@ -68,11 +76,14 @@ export class Snapshotter {
   async prepare(request: { key: string; parent: string; labels: Labels }): Promise<Mount[]> {
     const { store, log } = this.#options;
     const target = request.labels[LABELS.target];
-    if (target === undefined) return this.#create({ ...request, kind: "active" });
+    if (target === undefined) return this.#create({ ...request, labels: await this.#labelsOf(request), kind: "active" });
     const kind = layerKindOf(request.labels);
     log.info({ key: request.key, layer: request.labels[LABELS.layerDigest], kind, reason: reasonOf(request.labels) }, "layer");
     if (kind !== "ordinary") this.#options.instances.expect();
+    if (kind === "nydus-bootstrap") await this.#expectData(request.parent);
     if (kind !== "nydus-blob") return this.#create({ ...request, kind: "active" });
+    // Begun now, waited for when the bootstrap comes: then the pull fails, not the container an hour later.
+    if (request.parent === "") this.#options.instances.probe(request.labels).catch(() => undefined);
     if (store.findTarget(target, request.parent) === undefined) this.#commitWithoutData(target, request);
     throw new LayerIsThere(`target snapshot ${JSON.stringify(target)}`);
   }
@@ -93,7 +104,9 @@ export class Snapshotter {
   /** Quick: usage is measured afterwards, in the background. */
   commit(request: { key: string; name: string; labels: Labels; parent: string }): void {
     const { store, log } = this.#options;
-    const labels = withMode(request.name, request.labels, layerKindOf(request.labels) === "ordinary" ? "overlay" : "lazy");
+    // A bootstrap that was looked up has its kind in its record only: the client gives no labels here either.
+    const lazy = layerKindOf(request.labels) !== "ordinary" || (store.find(request.key)?.layer ?? "ordinary") !== "ordinary";
+    const labels = withMode(request.name, request.labels, lazy ? "lazy" : "overlay");
     const committed = store.commit({ ...request, labels });
     log.debug({ key: request.key, name: request.name, id: committed.id }, "committed");
     this.#measure(committed).catch((error) =>
@@ -162,6 +175,26 @@ export class Snapshotter {
 
   cleanup(): Promise<void> {
     return this.#options.cleaner.run();
+  }
+
+  /**
+   * The labels of a Prepare without a target. A client that unpacks layer by layer gives none: those that containerd's other clients inherit from
+   * the layer's annotations are looked up. @throws SnapshotterError SNAPSHOT_UNSUPPORTED: such a client cannot skip a data layer
+   */
+  async #labelsOf(request: { key: string; labels: Labels }): Promise<Labels> {
+    const layer = await this.#options.findLayer(request.key);
+    if (layer === undefined) return request.labels;
+    const inherited = Object.fromEntries(Object.entries(layer.annotations).filter(([name]) => name.startsWith(INHERITED)));
+    if (layerKindOf(inherited) === "nydus-blob") throw blobUnsupported(layer);
+    return { ...inherited, [LABELS.imageRef]: layer.image, [LABELS.layerDigest]: layer.digest, ...request.labels };
+  }
+
+  /** The data of the image's lowest blob can be had. @throws SnapshotterError IMAGE_DATA. Source: users.md row 61 */
+  async #expectData(parentKey: string): Promise<void> {
+    const { store, instances } = this.#options;
+    const parent = parentKey === "" ? undefined : store.find(parentKey);
+    const lowest = parent && store.chain(parent.id).findLast(({ layer }) => layer === "nydus-blob");
+    if (lowest !== undefined) await instances.probe(lowest.labels);
   }
 
   /** One step, so no active record of a skipped layer is ever left behind. */
@@ -252,6 +285,12 @@ export class Snapshotter {
 function withMode(key: string, labels: Labels, mode: ServePlan["mode"]): Labels {
   return containerdKey(key) === undefined ? labels : { ...labels, [LABELS.mode]: mode };
 }
+
+const blobUnsupported = (layer: FoundLayer) =>
+  new SnapshotterError(
+    "SNAPSHOT_UNSUPPORTED",
+    `layer ${layer.digest} of ${layer.image} is data of a nydus image: it is no tar, and this client unpacks every layer itself (as "ctr images pull" of containerd 1.6 and "Image.Unpack" do); pull with crictl, nerdctl or a client that unpacks while it pulls, then run it with any client in the same namespace`,
+  );
 
 const idMapUnsupported = (key: string) =>
   new SnapshotterError(

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import * as grpc from "@grpc/grpc-js";
 import protobuf from "protobufjs";
 import { expect, test } from "vitest";
-import { chainIdOf, findImage } from "../src/containerd/image-lookup.ts";
+import { chainIdOf, findImage, findLayer } from "../src/containerd/image-lookup.ts";
 import { silentLog } from "../src/log.ts";
 import type { Snapshot } from "../src/store/snapshots.ts";
 import { temporaryRoot } from "./support/world.ts";
@@ -83,16 +83,23 @@ async function containerd(socket: string, images: Record<string, string>, conten
 const sha = (text: string) => `sha256:${createHash("sha256").update(text).digest("hex")}`;
 const annotations = { "containerd.io/snapshot/nydus-bootstrap": "true" };
 
-test("an image is found by the chain id of its top layer, in the namespace of the snapshot, also below an index", async () => {
+test("an image is found by the chain id of its top layer, a layer by its own, in the namespace of the snapshot, also below an index", async () => {
   await using directory = temporaryRoot();
   const socket = join(directory.path, "c.sock");
   const diffIds = [sha("blob"), sha("boot")];
   const chain = sha(`${diffIds[0]} ${diffIds[1]}`);
-  expect(chainIdOf(diffIds)).toBe(chain);
+  expect(chainIdOf(diffIds[0], diffIds[1])).toBe(chain);
   const content = {
     config: JSON.stringify({ rootfs: { diff_ids: diffIds } }),
     other: JSON.stringify({ rootfs: { diff_ids: [sha("x")] } }),
-    manifest: JSON.stringify({ config: { digest: "config", size: 1 }, layers: [{}, { annotations }] }),
+    manifest: JSON.stringify({
+      config: { digest: "config", size: 1 },
+      layers: [
+        { digest: "blob", annotations: { "containerd.io/snapshot/nydus-blob": "true" } },
+        { digest: "boot", annotations },
+      ],
+    }),
+    short: JSON.stringify({ config: { digest: "config", size: 1 }, layers: [{ digest: "boot", annotations }] }),
     plain: JSON.stringify({ config: { digest: "config", size: 1 }, layers: [{}, {}] }),
     different: JSON.stringify({ config: { digest: "other", size: 1 }, layers: [{ annotations }] }),
     index: JSON.stringify({
@@ -107,6 +114,7 @@ test("an image is found by the chain id of its top layer, in the namespace of th
     "h/garbage:1": "garbage",
     "h/absent:1": "absent",
     "h/plain:1": "plain",
+    "h/short:1": "short",
     "h/different:1": "different",
     "h/right:1": "index",
   };
@@ -118,6 +126,17 @@ test("an image is found by the chain id of its top layer, in the namespace of th
     expect(await findImage(socket, snapshot(`elsewhere/5/${chain}`), silentLog)).toBeUndefined();
     expect(await findImage(socket, snapshot(`test/5/${sha("none")}`), silentLog)).toBeUndefined();
     expect(await findImage(socket, snapshot("no-containerd-key"), silentLog)).toBeUndefined();
+    // The key of a client that unpacks layer by layer names the chain id: every layer of the image is found by it.
+    const layer = (key: string) => findLayer(socket, key, silentLog);
+    expect(await layer(`test/5/extract-12-ab_- ${diffIds[0]}`)).toMatchObject({ image: "h/right:1", digest: "blob" });
+    expect(await layer(`test/5/extract-12-ab_- ${chain}`)).toMatchObject({ image: "h/right:1", digest: "boot", annotations });
+    for (const other of [
+      `test/5/extract-12-ab_- ${sha("none")}`,
+      `elsewhere/5/extract-1 ${chain}`,
+      `test/5/${chain}`,
+      `extract-1 ${chain}`,
+    ])
+      expect(await layer(other), other).toBeUndefined();
   } finally {
     server.forceShutdown();
   }

@@ -6,6 +6,7 @@ import { daemonProcesses } from "../src/daemons/process.ts";
 import {
   FIXTURE_BLOB,
   FIXTURE_BOOTSTRAP,
+  IMAGE_REF,
   LABEL,
   lowersOf,
   pullNydusImage,
@@ -145,11 +146,14 @@ test("the instance's configuration is complete, private, and holds what the temp
   await using root = temporaryRoot();
   const tiny = tinyNydusd(root.path);
   await using stack = await startStack(root.path, { nydusd: tiny.command, template: { ...REGISTRY_TEMPLATE, unknown_member: 7 } });
-  const top = await pullNydusImage(stack.client, { metas: [`${FIXTURE_BLOB}.blob.meta`, "evil.blob.meta"] });
+  const top = await pullNydusImage(stack.client, {
+    metas: [`${FIXTURE_BLOB}.blob.meta`, "evil.blob.meta"],
+    labels: { [IMAGE_REF]: "" },
+  });
   await stack.client.call("Prepare", {
     key: "test/9/c",
     parent: top,
-    labels: { [`${LABEL}pullusername`]: "user", [`${LABEL}pullsecret`]: "a:b" },
+    labels: { [IMAGE_REF]: "localhost:5000/image:latest", [`${LABEL}pullusername`]: "user", [`${LABEL}pullsecret`]: "a:b" },
   });
   const path = instanceConfig(stack.root, "2");
   expect(statSync(path).mode & 0o7777).toBe(0o600);
@@ -172,7 +176,7 @@ test("an image whose reference nobody knows is refused with the settings that wo
   await using root = temporaryRoot();
   const tiny = tinyNydusd(root.path);
   await using stack = await startStack(root.path, { nydusd: tiny.command, template: REGISTRY_TEMPLATE });
-  const top = await pullNydusImage(stack.client, { labels: { [`${LABEL}cri.image-ref`]: "" } });
+  const top = await pullNydusImage(stack.client, { labels: { [IMAGE_REF]: "" } });
   await expect(stack.client.call("Prepare", { key: "test/9/c", parent: top })).rejects.toMatchObject({
     message: expect.stringContaining("disable_snapshot_annotations"),
   });
@@ -262,10 +266,11 @@ test("after a reboot every image is mounted again without the network; one that 
   await using root = temporaryRoot();
   const tiny = tinyNydusd(root.path);
   const first = await startStack(root.path, { nydusd: tiny.command, template: REGISTRY_TEMPLATE });
-  const good = await pullNydusImage(first.client, { name: "good" });
-  const bad = await pullNydusImage(first.client, { name: "bad" });
-  await first.client.call("Prepare", { key: "test/9/good", parent: good });
-  await first.client.call("Prepare", { key: "test/9/bad", parent: bad });
+  const labels = { [IMAGE_REF]: "" };
+  const good = await pullNydusImage(first.client, { name: "good", labels });
+  const bad = await pullNydusImage(first.client, { name: "bad", labels });
+  await first.client.call("Prepare", { key: "test/9/good", parent: good, labels: { [IMAGE_REF]: "localhost:5000/good:latest" } });
+  await first.client.call("Prepare", { key: "test/9/bad", parent: bad, labels: { [IMAGE_REF]: "localhost:5000/bad:latest" } });
   await first.stop();
   for (const { pid } of daemonProcesses(`${root.path}/`)) process.kill(pid, "SIGKILL");
   rmSync(join(first.root, "snapshots/4/fs/image"), { recursive: true });

@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { main } from "../src/main.ts";
 import { LOCALFS_TEMPLATE, startStack } from "./support/stack.ts";
-import { TestClient, temporaryRoot, until } from "./support/world.ts";
+import { TestClient } from "../src/testing/index.ts";
+import { temporaryRoot, until } from "./support/world.ts";
 
 async function run(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
   let out = "";

@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { expect, test } from "vitest";
 import { LABEL, lowersOf, startStack, upperOf } from "./support/stack.ts";
-import { TestClient, temporaryRoot, until } from "./support/world.ts";
+import { TestClient } from "../src/testing/index.ts";
+import { temporaryRoot, until } from "./support/world.ts";
 
 test("Prepare without a parent is a writable bind of a fresh directory with mode 0755", async () => {
   await using root = temporaryRoot();

@@ -16,6 +16,8 @@ export interface ContainerdOptions {
   readonly binaries?: string;
   /** Folder in the workspace; default "containerd". */
   readonly name?: string;
+  /** Folder of hosts.toml files that CRI pulls by (`config_path`). */
+  readonly hostsDirectory?: string;
   /** 2 for containerd 1.x, 3 for 2.x. Default 2. */
   readonly configVersion?: 2 | 3;
 }
@@ -123,6 +125,8 @@ function configText(directory: string, options: ContainerdOptions): string {
     root = "${options.nydus.root}"
     enable_remote_snapshot_annotations = "true"
 `;
+  const registry = (plugin: string): string =>
+    options.hostsDirectory === undefined ? "" : `[plugins.${plugin}.registry]\n  config_path = "${options.hostsDirectory}"\n`;
   const head = `
 root = "${directory}/root"
 state = "${directory}/state"
@@ -149,7 +153,7 @@ ${unpack.join("")}
   discard_unpacked_layers = false
   [plugins.'io.containerd.cri.v1.images'.pinned_images]
     sandbox = "${options.sandboxImage}"
-[plugins.'io.containerd.cri.v1.runtime']
+${registry("'io.containerd.cri.v1.images'")}[plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   disable_cgroup = false
   [plugins.'io.containerd.cri.v1.runtime'.cni]
@@ -176,5 +180,5 @@ ${head}
     default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
-`;
+${registry('"io.containerd.grpc.v1.cri"')}`;
 }

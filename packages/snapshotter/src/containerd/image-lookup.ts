@@ -28,26 +28,63 @@ interface Descriptor {
 interface Manifest {
   readonly config?: Descriptor;
   readonly manifests?: readonly Descriptor[];
-  readonly layers?: readonly { readonly annotations?: Readonly<Record<string, string>> }[];
+  readonly layers?: readonly { readonly digest: string; readonly annotations?: Readonly<Record<string, string>> }[];
+}
+
+/** A layer of an image in containerd. */
+export interface FoundLayer {
+  readonly image: string;
+  readonly digest: string;
+  readonly annotations: Readonly<Record<string, string>>;
 }
 
 /**
  * The name of an image in containerd whose topmost layer is this bootstrap snapshot; undefined when containerd is not there or has none.
- * `ctr` 1.6 puts no image reference on layers, so this is how its images are recognised: by the chain id.
+ * Clients other than CRI put no image reference on layers, so this is how their images are recognised: by the chain id.
  */
 export async function findImage(address: string, bootstrap: Snapshot, log: Log): Promise<string | undefined> {
   const key = containerdKey(bootstrap.key);
   const chainId = bootstrap.labels[LABELS.target] ?? key?.name;
-  if (address === "" || key === undefined || chainId === undefined) return undefined;
+  if (key === undefined || chainId === undefined) return undefined;
+  const found = await search(address, key.namespace, log, (layers) => {
+    const top = layers.at(-1);
+    return top?.chainId === chainId && LABELS.nydusBootstrap in top.annotations ? top : undefined;
+  });
+  return found?.image;
+}
+
+/**
+ * The layer that a client is about to unpack into a snapshot with this key, if containerd has an image with it. Clients that apply layers one by
+ * one (`ctr images pull` of containerd 1.6, `Image.Unpack`) say nothing about a layer but its chain id, in the key `extract-… CHAINID`.
+ * Source: spec/containerd.md 3.4
+ */
+export async function findLayer(address: string, snapshotKey: string, log: Log): Promise<FoundLayer | undefined> {
+  const key = containerdKey(snapshotKey);
+  const chainId = /^extract-\S+ (sha256:[0-9a-f]{64})$/.exec(key?.name ?? "")?.[1];
+  if (key === undefined || chainId === undefined) return undefined;
+  return search(address, key.namespace, log, (layers) => layers.find((layer) => layer.chainId === chainId));
+}
+
+type Layers = readonly { readonly chainId: string; readonly digest: string; readonly annotations: Readonly<Record<string, string>> }[];
+
+/** Looks at the layers of every image of a namespace until `pick` takes one. Without containerd, nothing is found. */
+async function search(
+  address: string,
+  namespace: string,
+  log: Log,
+  pick: (layers: Layers) => Layers[number] | undefined,
+): Promise<FoundLayer | undefined> {
+  if (address === "") return undefined;
   const client = new grpc.Client(`unix:${address}`, grpc.credentials.createInsecure(), {
     "grpc.default_authority": "localhost",
     "grpc.max_receive_message_length": -1,
   });
-  const calls = new Calls(client, key.namespace);
+  const calls = new Calls(client, namespace);
   try {
     for (const image of await calls.images()) {
       try {
-        if (await hasChain(calls, image.target, chainId)) return image.name;
+        const found = await searchImage(calls, image.target, pick);
+        if (found !== undefined) return { image: image.name, digest: found.digest, annotations: found.annotations };
       } catch (error) {
         // An image of which not everything is there; another may match.
         log.debug({ image: image.name, error: messageOf(error) }, "image could not be looked at");
@@ -61,25 +98,38 @@ export async function findImage(address: string, bootstrap: Snapshot, log: Log):
   return undefined;
 }
 
-async function hasChain(calls: Calls, target: Descriptor, chainId: string): Promise<boolean> {
+async function searchImage(
+  calls: Calls,
+  target: Descriptor,
+  pick: (layers: Layers) => Layers[number] | undefined,
+): Promise<Layers[number] | undefined> {
   const manifest = await calls.json<Manifest>(target);
   if (manifest.manifests !== undefined) {
     for (const entry of manifest.manifests) {
       // Manifests of other platforms are not in the content store.
-      if (await hasChain(calls, entry, chainId).catch(() => false)) return true;
+      const found = await searchImage(calls, entry, pick).catch(() => undefined);
+      if (found !== undefined) return found;
     }
-    return false;
+    return undefined;
   }
-  const top = manifest.layers?.at(-1);
-  if (manifest.config === undefined || top?.annotations === undefined || !(LABELS.nydusBootstrap in top.annotations)) return false;
-  const config = await calls.json<{ rootfs?: { diff_ids?: readonly string[] } }>(manifest.config);
-  return chainIdOf(config.rootfs?.diff_ids ?? []) === chainId;
+  const { config, layers = [] } = manifest;
+  // Only nydus images are looked for; the configs of others need not be read.
+  if (config === undefined || !layers.some(({ annotations = {} }) => LABELS.nydusBootstrap in annotations)) return undefined;
+  const diffIds = (await calls.json<{ rootfs?: { diff_ids?: readonly string[] } }>(config)).rootfs?.diff_ids ?? [];
+  if (diffIds.length !== layers.length) return undefined;
+  let chainId: string | undefined;
+  return pick(
+    layers.map(({ digest, annotations = {} }, index) => {
+      const diffId = diffIds[index] as string;
+      chainId = chainId === undefined ? diffId : chainIdOf(chainId, diffId);
+      return { chainId, digest, annotations };
+    }),
+  );
 }
 
-/** OCI chain id: the digest that names a layer with all below it. */
-export function chainIdOf(diffIds: readonly string[]): string | undefined {
-  if (diffIds.length === 0) return undefined;
-  return diffIds.reduce((chain, diffId) => `sha256:${createHash("sha256").update(`${chain} ${diffId}`).digest("hex")}`);
+/** OCI chain id of a layer: the digest that names it with all below it. That of the lowest layer is its diff id. */
+export function chainIdOf(below: string, diffId: string): string {
+  return `sha256:${createHash("sha256").update(`${below} ${diffId}`).digest("hex")}`;
 }
 
 class Calls {

@@ -8,8 +8,17 @@ import type { Layout } from "../config/layout.ts";
 import { Daemon, type DaemonMode, type DaemonSettings } from "../daemons/daemon.ts";
 import { isAlive } from "../daemons/process.ts";
 import { messageOf, SnapshotterError } from "../errors.ts";
-import type { Labels } from "../layers/labels.ts";
-import { daemonPollMs, daemonStartDeadlineMs, idleDaemonMs, mountAttemptsMax, mountDeadlineMs, restoresInFlightMax } from "../limits.ts";
+import { imageRefOf, LABELS, type Labels } from "../layers/labels.ts";
+import {
+  daemonPollMs,
+  daemonStartDeadlineMs,
+  idleDaemonMs,
+  mountAttemptsMax,
+  mountDeadlineMs,
+  probeDeadlineMs,
+  probeKeptMs,
+  restoresInFlightMax,
+} from "../limits.ts";
 import type { Log } from "../log.ts";
 import type { Instances } from "../snapshotter.ts";
 import type { DaemonRecord, InstanceRecord, InstanceStore } from "../store/instances.ts";
@@ -17,14 +26,16 @@ import type { Snapshot } from "../store/snapshots.ts";
 import { measureUsage, type Usage } from "../store/usage.ts";
 import { type BootstrapFile, readBootstrap } from "./bootstrap.ts";
 import { cacheFilesOf } from "./cache.ts";
+import { probeBlob } from "./pull-probe.ts";
 
 /** What the configuration of one instance is made from. */
 export interface ConfigSource {
   /**
    * The daemon's configuration for this image, with credentials, and the reference it was made for.
+   * @param request.bootstrap  absent while the image is being pulled: then the labels must name it
    * @throws SnapshotterError IMAGE_UNKNOWN: no reference is known for the image
    */
-  configure(request: { key: string; bootstrap: Snapshot; labels: Labels }): Promise<{ text: string; image: string }>;
+  configure(request: { key: string; bootstrap: Snapshot | undefined; labels: Labels }): Promise<{ text: string; image: string }>;
 }
 
 export interface RafsInstancesOptions {
@@ -55,6 +66,8 @@ export class RafsInstances implements Instances {
   #stops: Promise<unknown> = Promise.resolve();
   /** Prefetch lists for the next mount of a reference. */
   readonly #prefetch = new Map<string, string[]>();
+  /** Looks at the data of images being pulled, running or just ended, by image and blob. */
+  readonly #probes = new Map<string, Promise<void>>();
   #expectedUntilMs = 0;
   #idleTimer: NodeJS.Timeout | undefined;
 
@@ -93,8 +106,42 @@ export class RafsInstances implements Instances {
     this.#expectedUntilMs = 0;
   }
 
+  probe(labels: Labels): Promise<void> {
+    const blobId = blobIdOf(labels[LABELS.layerDigest]);
+    const image = imageRefOf(labels);
+    if (blobId === undefined || image === undefined || this.#options.mode === "none") return Promise.resolve();
+    const key = `${image} ${blobId}`;
+    const running = this.#probes.get(key);
+    if (running !== undefined) return running;
+    const probing = this.#probe(image, blobId, labels);
+    this.#probes.set(key, probing);
+    const forget = () => {
+      if (this.#probes.get(key) === probing) this.#probes.delete(key);
+    };
+    // What worked holds for the rest of the pull; after a failure the next pull looks again.
+    probing.then(() => setTimeout(forget, probeKeptMs).unref(), forget);
+    return probing;
+  }
+
+  async #probe(image: string, blobId: string, labels: Labels): Promise<void> {
+    const { layout, configs, log } = this.#options;
+    for (const path of cacheFilesOf(layout.cache, blobId)) if (lstatSync(path).blocks > 0) return;
+    const { text } = await configs.configure({ key: "pull", bootstrap: undefined, labels });
+    try {
+      const outcome = await probeBlob(text, blobId, { deadlineMs: probeDeadlineMs });
+      if (outcome === "unknown")
+        log.warn({ image, blob: blobId, ms: probeDeadlineMs }, "the registry did not say in time whether the image's data can be had");
+    } catch (error) {
+      throw new SnapshotterError(
+        "IMAGE_DATA",
+        `image ${image}: its data cannot be fetched from where nydusd would ask, so no container could read it: ${messageOf(error)}; if containerd pulls from another host, tell remote.mirrors_config.dir or containerd_config_path`,
+        { cause: error },
+      );
+    }
+  }
+
   async cacheUsage(layerDigest: string): Promise<Usage> {
-    const id = /^sha256:([0-9a-f]{64})$/.exec(layerDigest)?.[1];
+    const id = blobIdOf(layerDigest);
     if (id === undefined)
       throw new SnapshotterError(
         "SNAPSHOT_INVALID",
@@ -399,6 +446,8 @@ export class RafsInstances implements Instances {
     store.removeDaemon(daemon.place.id);
   }
 }
+
+const blobIdOf = (layerDigest: string | undefined): string | undefined => /^sha256:([0-9a-f]{64})$/.exec(layerDigest ?? "")?.[1];
 
 /** The daemon's own message where it gave one; else what happened to the request. */
 function ownWords(error: unknown): string {

@@ -32,17 +32,17 @@ export class RegistryConfig implements ConfigSource {
     this.#options = options;
   }
 
-  async configure(request: { key: string; bootstrap: Snapshot; labels: Labels }): Promise<{ text: string; image: string }> {
+  async configure(request: { key: string; bootstrap: Snapshot | undefined; labels: Labels }): Promise<{ text: string; image: string }> {
     const { template, cache, log } = this.#options;
-    const labels = { ...request.bootstrap.labels, ...request.labels };
+    const labels = { ...request.bootstrap?.labels, ...request.labels };
     const given = imageRefOf(labels);
     if (template.device.backend.type !== "registry")
       return { text: completeTemplate(template, { key: request.key, cache, registry: undefined }), image: given ?? "" };
-    const image = given ?? (await this.#options.findImage(request.bootstrap));
+    const image = given ?? (request.bootstrap && (await this.#options.findImage(request.bootstrap)));
     if (image === undefined)
       throw new SnapshotterError(
         "IMAGE_UNKNOWN",
-        `snapshot ${request.bootstrap.key}: no client said which image it belongs to, and containerd has no image with it; set disable_snapshot_annotations = false in containerd's CRI configuration, or containerd.address in this program's`,
+        `snapshot ${request.bootstrap?.key ?? request.key}: no client said which image it belongs to, and containerd has no image with it; set disable_snapshot_annotations = false in containerd's CRI configuration, or containerd.address in this program's`,
       );
     const reference = referenceOf(image);
     // The original writes index.docker.io, and so do hosts directories made for it; both names mean the same server.

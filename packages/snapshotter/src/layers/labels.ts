@@ -1,5 +1,8 @@
 export type Labels = Readonly<Record<string, string>>;
 
+/** Annotations of a layer with this prefix become labels of its snapshot. Source: spec/containerd.md 2. */
+export const INHERITED = "containerd.io/snapshot/";
+
 /** The labels this program reads and writes. Source: spec/snapshotter.md 6, spec/images.md 1.2. */
 export const LABELS = {
   /** containerd's "this Prepare is an image layer"; the value is its chain id. */

@@ -26,6 +26,7 @@ const STATUS = {
   BOOTSTRAP_INVALID: grpc.status.UNKNOWN,
   BOOTSTRAP_DEADLINE: grpc.status.UNKNOWN,
   IMAGE_UNKNOWN: grpc.status.UNKNOWN,
+  IMAGE_DATA: grpc.status.UNKNOWN,
   INSTANCE_MOUNT: grpc.status.UNKNOWN,
   DAEMON_START: grpc.status.UNKNOWN,
   DAEMON_DEADLINE: grpc.status.UNKNOWN,

@@ -2,9 +2,11 @@ import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { main } from "../../src/main.ts";
 import type { Mount } from "../../src/mounts/mount-list.ts";
-import { TestClient, until } from "./world.ts";
+import { TestClient } from "../../src/testing/index.ts";
+import { until } from "./world.ts";
 
 export const LABEL = "containerd.io/snapshot/";
+export const IMAGE_REF = `${LABEL}cri.image-ref`;
 export const FIXTURE_BLOB = "266eb6a9a28063325c437777386b09011a0d92085530ff7c965447acaaf94904";
 export const FIXTURE_BOOTSTRAP = join(import.meta.dirname, "../fixtures/small-v6.boot");
 
@@ -30,6 +32,7 @@ export const LOCALFS_TEMPLATE = {
   device: { backend: { type: "localfs", config: { dir: "/nonexistent" } }, cache: { type: "blobcache", config: {} } },
   mode: "direct",
 };
+/** With it, an image reference on a pulled layer makes the snapshotter look at the registry; tests without one give the reference later. */
 export const REGISTRY_TEMPLATE = {
   device: { backend: { type: "registry", config: { timeout: 5 } }, cache: { type: "blobcache", config: {} } },
   mode: "direct",
@@ -97,7 +100,15 @@ export const lowersOf = (mounts: readonly Mount[]): string[] =>
 /** Pulls a nydus image as containerd does: blob layers are skipped, the bootstrap is unpacked. Answers the name of its top snapshot. */
 export async function pullNydusImage(
   client: TestClient,
-  options: { name?: string; blobs?: number; labels?: Record<string, string>; bootstrap?: string | null; metas?: readonly string[] } = {},
+  options: {
+    name?: string;
+    blobs?: number;
+    labels?: Record<string, string>;
+    bootstrap?: string | null;
+    metas?: readonly string[];
+    /** Of all blob layers. */
+    blobDigest?: string;
+  } = {},
 ): Promise<string> {
   const name = options.name ?? "image";
   const labels = { [`${LABEL}cri.image-ref`]: `localhost:5000/${name}:latest`, ...options.labels };
@@ -112,7 +123,7 @@ export async function pullNydusImage(
           ...labels,
           "containerd.io/snapshot.ref": chain,
           [`${LABEL}nydus-blob`]: "true",
-          [`${LABEL}cri.layer-digest`]: `sha256:${FIXTURE_BLOB}`,
+          [`${LABEL}cri.layer-digest`]: options.blobDigest ?? `sha256:${FIXTURE_BLOB}`,
         },
       })
       .then(

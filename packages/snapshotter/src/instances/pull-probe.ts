@@ -1,0 +1,84 @@
+import { parseMirrors } from "@nydus-ts/mirror-config";
+import { credentialOfAuth, type ProxyOptions, RegistryError, registryBackend, staticCredentials } from "@nydus-ts/registry-client";
+import { z } from "zod";
+
+// The keys of a registry back end in nydusd's configuration, version 1. Source: spec/nydusd.md 3.5.2.
+const backendSchema = z.object({
+  device: z.object({
+    backend: z.object({
+      type: z.string(),
+      config: z
+        .object({
+          host: z.string(),
+          repo: z.string(),
+          scheme: z.enum(["http", "https"]).optional(),
+          auth: z.string().optional(),
+          registry_token: z.string().optional(),
+          hosts_dirs: z.array(z.string()).optional(),
+          mirrors: z.unknown().optional(),
+          skip_verify: z.boolean().optional(),
+          ca_cert_files: z.array(z.string()).optional(),
+          timeout: z.number().optional(),
+          connect_timeout: z.number().optional(),
+          blob_url_scheme: z.string().optional(),
+          blob_redirected_host: z.string().optional(),
+          proxy: z
+            .object({ url: z.string().default(""), fallback: z.boolean().default(true), use_http: z.boolean().default(false) })
+            .optional(),
+        })
+        .optional(),
+    }),
+  }),
+});
+
+/** "unknown": it took too long to tell. "not asked": no registry, or a configuration that the daemon itself will refuse, with the key. */
+export type ProbeOutcome = "fetched" | "unknown" | "not asked";
+
+/**
+ * Fetches the first byte of a blob from where a daemon with this configuration would: the same hosts, credentials and TLS settings.
+ *
+ * @param text  the daemon's configuration of an instance, as it is given to the daemon
+ * @throws RegistryError with host and cause: no host has it, or none can be reached
+ */
+export async function probeBlob(text: string, blobId: string, options: { deadlineMs: number }): Promise<ProbeOutcome> {
+  const parsed = backendSchema.safeParse(JSON.parse(text));
+  const config = parsed.data?.device.backend.config;
+  if (config === undefined || parsed.data?.device.backend.type !== "registry") return "not asked";
+  const credential =
+    config.auth !== undefined
+      ? credentialOfAuth(config.auth)
+      : config.registry_token === undefined
+        ? undefined
+        : ({ kind: "bearer", token: config.registry_token } as const);
+  await using registry = await registryBackend({
+    host: config.host,
+    repository: config.repo,
+    ...(config.scheme === undefined ? {} : { scheme: config.scheme }),
+    credentials: staticCredentials(credential, { source: "the daemon's configuration" }),
+    mirrors: parseMirrors(config.mirrors, { file: "the daemon's configuration", key: "device.backend.config.mirrors" }),
+    hostsDirs: config.hosts_dirs ?? [],
+    ...(config.proxy === undefined || config.proxy.url === "" ? {} : { proxy: proxyOf(config.proxy) }),
+    caFiles: config.ca_cert_files ?? [],
+    skipVerify: config.skip_verify ?? false,
+    timeoutMs: (config.timeout ?? 0) * 1000,
+    connectTimeoutMs: (config.connect_timeout ?? 0) * 1000,
+    blobUrlScheme: config.blob_url_scheme ?? "",
+    blobRedirectedHost: config.blob_redirected_host ?? "",
+  });
+  try {
+    await registry.read(blobId, { offset: 0, length: 1 }, { deadlineMs: options.deadlineMs, priority: "demand" });
+    return "fetched";
+  } catch (error) {
+    if (error instanceof RegistryError && error.code === "REGISTRY_DEADLINE") return "unknown";
+    throw error;
+  }
+}
+
+/** One request is made: there is no time for the proxy's health to be asked again. */
+const proxyOf = (proxy: { url: string; fallback: boolean; use_http: boolean }): ProxyOptions => ({
+  url: proxy.url,
+  fallback: proxy.fallback,
+  useHttp: proxy.use_http,
+  checkIntervalMs: 60_000,
+  checkPauseElapsedMs: 60_000,
+});

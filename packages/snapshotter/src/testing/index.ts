@@ -1,0 +1,1 @@
+export { CallError, TestClient } from "./client.ts";
