@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { gunzipSync } from "node:zlib";
-import { TestRegistry } from "@nydus-ts/registry-client/testing";
-import { imageFromDirectory, run, type Workspace } from "@nydus-ts/testkit";
+import { gunzipSync, gzipSync } from "node:zlib";
+import { TestRegistry, type TestRegistryOptions } from "@nydus-ts/registry-client/testing";
+import { run, type Workspace } from "@nydus-ts/testkit";
 
 const repository = join(import.meta.dirname, "../../..");
 
@@ -27,30 +27,44 @@ export interface LazyImage {
   ranges(): string[];
 }
 
-/** Converts a real OCI image with `nydus-image convert` into the registry, and unpacks its bootstrap layer. */
+/** Converts a real OCI image with `nydus-image convert` from the registry into it, and unpacks the bootstrap layer. */
 export async function lazyImage(
   workspace: Workspace,
-  options: { readonly files: number; readonly prefetch?: readonly number[] },
+  options: {
+    readonly files: number;
+    readonly prefetch?: readonly number[];
+    readonly registry?: TestRegistryOptions;
+    /** As the conversion names it; default its address. */
+    readonly host?: (registry: TestRegistry) => string;
+    /** Of the conversion. */
+    readonly env?: (registry: TestRegistry) => Record<string, string>;
+    readonly flags?: readonly string[];
+  },
 ): Promise<LazyImage> {
   const root = workspace.path("root");
   mkdirSync(join(root, "files"), { recursive: true });
   const contents = Array.from({ length: options.files }, () => randomBytes(fileBytes));
   for (const [index, bytes] of contents.entries()) writeFileSync(join(root, fileOf(index)), bytes);
-  const layout = await imageFromDirectory(root, workspace.path("layout"), { cmd: ["/none"] });
-  const registry = await TestRegistry.start();
+  const layer = workspace.path("layer.tar");
+  await run("tar", ["--sort=name", "-C", root, "-cf", layer, "files"]);
+  const registry = await TestRegistry.start(options.registry);
   workspace.defer(() => registry[Symbol.asyncDispose]());
-  const convert = ["convert", "--source", `oci:${layout}`, "--target", `${registry.host}/app:v1`, "--chunk-size", "0x1000"];
-  await run(
-    join(repository, "bin/node"),
-    [join(repository, "packages/nydus-image/src/bin.ts"), ...convert, ...(options.prefetch === undefined ? [] : ["--prefetch-patterns"])],
-    { input: (options.prefetch ?? []).map((index) => `${fileOf(index)}\n`).join("") },
-  );
-  const layers = await layersOf(registry);
+  registry.putImage("app", "source", [gzipSync(readFileSync(layer))]);
+  const host = options.host?.(registry) ?? registry.host;
+  const convert = ["convert", "--source", `${host}/app:source`, "--target", `${host}/app:v1`, "--chunk-size", "0x1000"];
+  const flags = [...(options.flags ?? []), ...(options.prefetch === undefined ? [] : ["--prefetch-patterns"])];
+  await run(join(repository, "bin/node"), [join(repository, "packages/nydus-image/src/bin.ts"), ...convert, ...flags], {
+    input: (options.prefetch ?? []).map((index) => `${fileOf(index)}\n`).join(""),
+    env: options.env?.(registry) ?? {},
+  });
+  const { layers } = JSON.parse(stored(registry, registry.store.manifest("app", "v1")!.digest).toString()) as {
+    layers: { digest: string }[];
+  };
   const tar = workspace.path("bootstrap.tar");
-  writeFileSync(tar, gunzipSync(await blobOf(registry, layers.at(-1)!)));
+  writeFileSync(tar, gunzipSync(stored(registry, layers.at(-1)!.digest)));
   await run("tar", ["-xf", tar, "-C", workspace.directory]);
   registry.resetCounters();
-  const blobId = layers[0]!.slice("sha256:".length);
+  const blobId = layers[0]!.digest.slice("sha256:".length);
   return {
     registry,
     bootstrap: workspace.path("image/image.boot"),
@@ -84,13 +98,7 @@ export class Barrier {
   }
 }
 
-async function layersOf(registry: TestRegistry): Promise<string[]> {
-  const accept = { headers: { accept: "application/vnd.oci.image.manifest.v1+json" } };
-  const answer = await fetch(`http://${registry.host}/v2/app/manifests/v1`, accept);
-  const { layers } = (await answer.json()) as { layers: { digest: string }[] };
-  return layers.map(({ digest }) => digest);
-}
-
-async function blobOf(registry: TestRegistry, digest: string): Promise<Buffer> {
-  return Buffer.from(await (await fetch(`http://${registry.host}/v2/app/blobs/${digest}`)).arrayBuffer());
+/** Bytes of the registry's memory: also of one that only some may ask. */
+export function stored({ store }: TestRegistry, digest: string): Buffer {
+  return store.read(digest, 0, store.size(digest)! - 1) as Buffer;
 }

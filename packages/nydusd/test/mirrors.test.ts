@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { TestRegistry } from "@nydus-ts/registry-client/testing";
 import { Workspace } from "@nydus-ts/testkit";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { fileOf, type LazyImage, lazyImage } from "./lazy-image.ts";
+import { fileOf, type LazyImage, lazyImage, stored } from "./lazy-image.ts";
 import { type Nydusd, registryConfig, startNydusd } from "./support.ts";
 
 describe("mirrors of hosts.toml", () => {
@@ -18,9 +18,7 @@ describe("mirrors of hosts.toml", () => {
   beforeAll(async () => {
     workspace = new Workspace("nydusd-mirrors");
     image = await lazyImage(workspace, { files: 64 });
-    const { store } = image.registry;
-    const digest = `sha256:${image.blobId}`;
-    blob = Buffer.from(store.read(digest, 0, store.size(digest)! - 1) as Buffer);
+    blob = stored(image.registry, `sha256:${image.blobId}`);
     nydusd = await startNydusd(workspace, ["fuse"]);
   }, 60_000);
   afterAll(() => workspace[Symbol.asyncDispose]());

@@ -19,9 +19,10 @@ export {
 export { RegistryError, type RegistryErrorCode, type RequestSummary, withoutSecrets } from "./errors.ts";
 export type { ProxyOptions } from "./http/proxy.ts";
 export { HostTraffic } from "./http/traffic.ts";
+export { type RegistryEnvironment, registryEnvironment } from "./images/environment.ts";
 export type { BlobBytes, ImageSource, ImageTarget, WriteOptions } from "./images/image.ts";
 export { LayoutImage } from "./images/layout-image.ts";
-export { openImageSource, openImageTarget } from "./images/open.ts";
+export { type OpenImageOptions, openImageSource, openImageTarget } from "./images/open.ts";
 export { RegistryImage, type RegistryImageOptions } from "./images/registry-image.ts";
 export type { PushBlobOptions, PushSource } from "./push/push-blob.ts";
 export { parseReference, type Reference, serverOf } from "./reference.ts";

@@ -28,7 +28,7 @@ export async function watchRegistryHosts(options: {
   const current = (): readonly HostConfig[] => {
     const loaded = watcher.loaded;
     if (loaded === undefined) return options.fallback();
-    return [...loaded.mirrors, serverOf(loaded, options.origin)];
+    return [...loaded.mirrors, serverConfig(loaded, options.origin)];
   };
   return {
     get hosts() {
@@ -43,7 +43,7 @@ export async function watchRegistryHosts(options: {
 }
 
 /** The registry as the file and the configuration describe it together; a `server` of another name stands for itself. */
-function serverOf(loaded: LoadedHosts, origin: HostConfig): HostConfig {
+export function serverConfig(loaded: LoadedHosts, origin: HostConfig): HostConfig {
   const { server } = loaded;
   if (server === undefined) return origin;
   if (loaded.serverNamed && server.host !== origin.host) return server;

@@ -143,7 +143,13 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
   const format = layerFormat(flags);
   const patterns = await prefetchPatterns(context, flags);
   const signal = context.io.signal;
-  const registry = { credentials: dockerConfigCredentials({}), signal, ...(flags.plainHttp ? { scheme: "http" as const } : {}) };
+  const environment = context.io.env;
+  const registry = {
+    credentials: dockerConfigCredentials({}),
+    environment,
+    signal,
+    ...(flags.plainHttp ? { scheme: "http" as const } : {}),
+  };
   await using source = await openImageSource(flags.source, { ...registry, skipVerify: flags.sourceInsecure ?? false });
   await using target = await openImageTarget(targetName, { ...registry, skipVerify: flags.targetInsecure ?? false });
   const blobs = await blobStore(flags, target);

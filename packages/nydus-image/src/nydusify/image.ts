@@ -15,6 +15,7 @@ import {
   parsePlatform,
   RegistryImage,
   registryBackend,
+  registryEnvironment,
 } from "@nydus-ts/registry-client";
 import type { BootstrapFile } from "../bootstrap-file.ts";
 import { readBlob } from "../convert/copy-blob.ts";
@@ -102,7 +103,8 @@ export async function blobBackend(source: ImageSource, insecure: boolean): Promi
   if (source instanceof LayoutImage) return localfsBackend({ dir: join(source.directory, "blobs/sha256") });
   if (!(source instanceof RegistryImage)) throw new TypeError("a source of another kind");
   const { host, repository } = source.reference;
-  return await registryBackend({ host, repository, credentials: dockerConfigCredentials({}), skipVerify: insecure });
+  const reach = registryEnvironment(host, undefined, process.env);
+  return await registryBackend({ host, repository, credentials: dockerConfigCredentials({}), skipVerify: insecure, ...reach });
 }
 
 async function* oncePiece(bytes: Uint8Array): AsyncGenerator<Uint8Array> {

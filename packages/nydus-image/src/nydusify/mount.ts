@@ -9,6 +9,7 @@ import { findMount, MNT_DETACH, umount2 } from "@nydus-ts/linux";
 import {
   currentPlatform,
   dockerConfigCredentials,
+  registryEnvironment,
   formatPlatform,
   type ImageSource,
   LayoutImage,
@@ -109,7 +110,16 @@ async function backendOf(source: ImageSource, insecure: boolean, signal: AbortSi
   const credential = await dockerConfigCredentials({}).lookup(host, { signal });
   const auth =
     credential?.kind === "basic" ? { auth: Buffer.from(`${credential.username}:${credential.password}`).toString("base64") } : {};
-  return { type: "registry", config: { host: serverOf(host), repo: repository, ...auth, ...(insecure ? { skip_verify: true } : {}) } };
+  const { hostsDirs, proxy } = registryEnvironment(host, undefined, process.env);
+  const config = {
+    host: serverOf(host),
+    repo: repository,
+    ...auth,
+    ...(insecure ? { skip_verify: true } : {}),
+    ...(hostsDirs.length === 0 ? {} : { hosts_dirs: hostsDirs.map((directory) => resolve(directory)) }),
+    ...(proxy === undefined ? {} : { proxy: { url: proxy.url, fallback: false } }),
+  };
+  return { type: "registry", config };
 }
 
 interface Daemon extends AsyncDisposable {

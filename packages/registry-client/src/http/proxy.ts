@@ -11,6 +11,10 @@ export interface ProxyOptions {
   readonly checkIntervalMs: number;
   /** Without a request for this long the checks rest. */
   readonly checkPauseElapsedMs: number;
+  /** Which URLs go through it; default all. */
+  readonly applies?: (url: URL) => boolean;
+  /** Also what is asked past it otherwise: tokens, last attempts. For networks that have no other way out. */
+  readonly always?: boolean;
   /** Ask the proxy for `http` where the registry is `https`: an agent can then see and share the content. */
   readonly useHttp: boolean;
 }

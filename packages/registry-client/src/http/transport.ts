@@ -74,7 +74,8 @@ export class Transport {
    */
   async request(request: WireRequest): Promise<Answer> {
     const proxy = this.#options.proxy;
-    if (proxy === undefined || this.#proxyHealth === undefined || request.direct === true) return this.#exchange(request, false);
+    if (proxy === undefined || this.#proxyHealth === undefined) return this.#exchange(request, false);
+    if ((request.direct === true && proxy.always !== true) || proxy.applies?.(request.url) === false) return this.#exchange(request, false);
     if (this.#proxyHealth.healthy) {
       const repeatable = request.body === undefined || typeof request.body === "string" || request.body instanceof Uint8Array;
       try {

@@ -3,6 +3,7 @@ import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { sha256 } from "../digest.ts";
 import { type TestAuth, TestTokens } from "./auth.ts";
 import { type Fault, Faults } from "./faults.ts";
 import { Store } from "./store.ts";
@@ -317,8 +318,9 @@ export class TestRegistry {
     if (request.method === "PATCH") return accepted(202, id, upload.size);
     this.store.uploads.delete(id);
     const content = Buffer.concat(upload.parts);
-    const digest = this.store.putBlob(content, repository);
+    const digest = sha256(content);
     if (digest !== url.searchParams.get("digest")) return refuse(400, "DIGEST_INVALID");
+    this.store.putBlob(content, repository);
     response.writeHead(201, { location: `/v2/${repository}/blobs/${digest}`, "docker-content-digest": digest });
     response.end();
   }
