@@ -1,7 +1,16 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { blobFeatures, checkBootstrap, modeTypes, openBootstrap } from "../src/index.ts";
-import { type BlobEntry, newBlobEntry, numberTree, type StoredChunk, TreeNode, writeBootstrap } from "../src/writer/index.ts";
+import {
+  type BlobEntry,
+  type BootstrapOptions,
+  newBlobEntry,
+  numberTree,
+  type StoredChunk,
+  TreeNode,
+  writeBootstrap,
+  writeBootstrapV5,
+} from "../src/writer/index.ts";
 
 // Reader and writer share tables, not code: what one writes the other must read, for any tree.
 
@@ -49,12 +58,12 @@ const directory = (children: fc.Arbitrary<Spec[]>): fc.Arbitrary<Spec> =>
 const inner = directory(fc.array(leaf, { maxLength: 90, size: "max" }));
 const tree = directory(fc.array(fc.oneof({ weight: 4, arbitrary: leaf }, { weight: 1, arbitrary: inner }), { maxLength: 60, size: "max" }));
 
-test("any tree that is written is read back as it was: names, attributes, xattrs, links, chunks", () => {
+test("any tree that is written, as version 5 and as version 6, is read back as it was: names, attributes, xattrs, links, chunks", () => {
   fc.assert(
     fc.property(tree, fc.integer({ min: 0, max: 3 }), (spec, blobCount) => {
       const built = build({ ...spec, name: "" }, blobCount);
       const order = numberTree(built.root);
-      const bytes = writeBootstrap({
+      const options: BootstrapOptions = {
         root: built.root,
         nodeCount: order.length,
         blobs: built.blobs,
@@ -65,30 +74,32 @@ test("any tree that is written is read back as it was: names, attributes, xattrs
         explicitUidGid: true,
         hasXattr: true,
         prefetch: [],
-      });
-      const bootstrap = openBootstrap(bytes);
-      expect(checkBootstrap(bootstrap).names).toBe(order.length);
-      const found: unknown[] = [];
-      for (const { path, nid, inode } of bootstrap.walk()) {
-        found.push({
-          path: Buffer.from(path).toString("latin1"),
-          mode: inode.mode,
-          uid: inode.uid,
-          mtime: Number(inode.mtime),
-          nlink: inode.nlink,
-          ino: inode.ino,
-          rdev: inode.rdev,
-          ...(inode.type === "dir" ? {} : { size: inode.size }),
-          xattrs: new Map(
-            [...bootstrap.xattrs(nid)].map(([name, value]) => [name, Buffer.from(value).toString("hex")]).sort() as [string, string][],
-          ),
-          target: inode.type === "symlink" ? Buffer.from(bootstrap.readLink(nid)).toString("latin1") : undefined,
-          chunks: [...bootstrap.chunksOf(nid)].map(
-            (chunk) => `${chunk.blobIndex}:${chunk.chunkIndex}@${chunk.uncompressedOffset}+${chunk.length}`,
-          ),
-        });
+      };
+      for (const write of [writeBootstrap, writeBootstrapV5]) {
+        const bootstrap = openBootstrap(write(options));
+        expect(checkBootstrap(bootstrap).names).toBe(order.length);
+        const found: unknown[] = [];
+        for (const { path, nid, inode } of bootstrap.walk()) {
+          found.push({
+            path: Buffer.from(path).toString("latin1"),
+            mode: inode.mode,
+            uid: inode.uid,
+            mtime: Number(inode.mtime),
+            nlink: inode.nlink,
+            ino: inode.ino,
+            rdev: inode.rdev,
+            ...(inode.type === "dir" ? {} : { size: inode.size }),
+            xattrs: new Map(
+              [...bootstrap.xattrs(nid)].map(([name, value]) => [name, Buffer.from(value).toString("hex")]).sort() as [string, string][],
+            ),
+            target: inode.type === "symlink" ? Buffer.from(bootstrap.readLink(nid)).toString("latin1") : undefined,
+            chunks: [...bootstrap.chunksOf(nid)].map(
+              (chunk) => `${chunk.blobIndex}:${chunk.chunkIndex}@${chunk.uncompressedOffset}+${chunk.length}`,
+            ),
+          });
+        }
+        expect(found).toEqual(expected(built.root, built.blobs));
       }
-      expect(found).toEqual(expected(built.root, built.blobs));
     }),
     { numRuns: 150 },
   );
