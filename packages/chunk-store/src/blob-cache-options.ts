@@ -18,6 +18,8 @@ export interface BlobCacheOptions {
   readonly validate?: boolean;
   /** Stored bytes fetched beyond what was asked for, when access is sequential; 0 = never. Default 1 MiB. */
   readonly amplifyBytesMax?: number;
+  /** Stored bytes of one merged request that nobody waits for, unless a single chunk is larger. Default 2 MiB. */
+  readonly prefetchRequestBytesMax?: number;
   /** The blob that holds the chunk info of a SEPARATE blob (`metaBlobId`); default: as the record says. */
   readonly metaBlobId?: string | undefined;
   /**

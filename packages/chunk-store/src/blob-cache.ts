@@ -20,7 +20,14 @@ import { FetchQueue, type MergedRange } from "./fetch-queue.ts";
 import { readAt } from "./file-io.ts";
 import type { Flight } from "./flight.ts";
 import { ItemStore } from "./item-store.ts";
-import { amplifyBytesDefault, backgroundDeadlineMs, closeDeadlineMs, fetchesPerBlobMax, prefetchWindowChunks } from "./limits.ts";
+import {
+  amplifyBytesDefault,
+  backgroundDeadlineMs,
+  closeDeadlineMs,
+  fetchesPerBlobMax,
+  prefetchRequestBytesDefault,
+  prefetchWindowChunks,
+} from "./limits.ts";
 import { RecordedChunks } from "./recorded-chunks.ts";
 import { type FetchLane, type FetchRequest, type FetchScheduler, processScheduler } from "./scheduler.ts";
 import { SequenceDetector } from "./sequence.ts";
@@ -541,7 +548,7 @@ export class BlobCache implements AsyncDisposable {
       );
     }
     const items = new StoredItems(info);
-    const queue = new FetchQueue(items);
+    const queue = new FetchQueue(items, this.#options.prefetchRequestBytesMax ?? prefetchRequestBytesDefault);
     const lane: FetchLane = {
       has: (kind) => queue.has(kind),
       take: (kind): FetchRequest => {

@@ -1,7 +1,7 @@
 import type { FetchClass } from "./fetch-class.ts";
 import { fetchClasses } from "./fetch-class.ts";
 import { Flight } from "./flight.ts";
-import { demandRequestBytesMax, gapBytesMax, prefetchRequestBytesMax } from "./limits.ts";
+import { demandRequestBytesMax, gapBytesMax } from "./limits.ts";
 import type { StoredItems } from "./stored-items.ts";
 
 /** Item numbers looked at for neighbours on each side of a request; only items that are absent and wanted count. */
@@ -20,11 +20,14 @@ export interface MergedRange {
 /** The flights of one blob: those that wait by class, in order of arrival, and those that run. One flight an item at most. */
 export class FetchQueue {
   readonly #items: StoredItems;
+  readonly #prefetchRequestBytesMax: number;
   readonly #flights = new Map<number, Flight>();
   readonly #waiting: Readonly<Record<FetchClass, Map<number, Flight>>> = { demand: new Map(), ahead: new Map(), prefetch: new Map() };
 
-  constructor(items: StoredItems) {
+  /** @param prefetchRequestBytesMax  stored bytes of one request that nobody waits for, unless a single item is larger */
+  constructor(items: StoredItems, prefetchRequestBytesMax: number) {
     this.#items = items;
+    this.#prefetchRequestBytesMax = prefetchRequestBytesMax;
   }
 
   /** Flights that wait or run. */
@@ -81,7 +84,7 @@ export class FetchQueue {
     const line = this.#waiting[kind];
     const [head] = line.values();
     if (head === undefined) throw new TypeError(`nothing of class ${kind} waits`);
-    const bytesMax = kind === "demand" ? demandRequestBytesMax : prefetchRequestBytesMax;
+    const bytesMax = kind === "demand" ? demandRequestBytesMax : this.#prefetchRequestBytesMax;
     const range = { start: head.offset, end: head.offset + head.length };
     // A second try of one item goes alone: its neighbours are not to share its fate.
     const flights = head.retries > 0 ? [head] : [...this.#grow(head, line, range, -1, bytesMax).reverse(), head];

@@ -27,7 +27,7 @@ export const bytesInFlightMax = 128 * 1024 * 1024;
 
 /** Stored bytes of one merged request, unless a single chunk is larger. More would keep the first waiter from its data. */
 export const demandRequestBytesMax = 1024 * 1024;
-export const prefetchRequestBytesMax = 2 * 1024 * 1024;
+export const prefetchRequestBytesDefault = 2 * 1024 * 1024;
 
 /** Unwanted stored bytes between two wanted chunks that are fetched along to save a request. 4 KiB cost 0.2 ms at 200 Mbit/s. */
 export const gapBytesMax = 4096;

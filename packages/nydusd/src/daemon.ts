@@ -109,6 +109,8 @@ export class Daemon {
       await this.#options.engine?.resume(inheritance.device, inheritance.saved.engine);
       this.#inheritance = undefined;
       this.#options.log.info(`serving again: ${this.#images.size} images taken over`);
+      // What the predecessor brought is in the cache; the rest of what it began is still wanted.
+      for (const image of this.#images.values()) image.startPrefetch();
     });
   }
 

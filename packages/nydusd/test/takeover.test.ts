@@ -7,6 +7,7 @@ import { findMount, recvWithFds, sendWithFds, type UnixListener, unixListen } fr
 import { TestRegistry } from "@nydus-ts/registry-client/testing";
 import { compareListings, goldenAbsent, goldenDir, listTree, readListing, Workspace } from "@nydus-ts/testkit";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { chunkBytes, fileBytes, fileOf, lazyImage } from "./lazy-image.ts";
 import { copyCase, endOfNydusd, localConfig, registryConfig, startNydusd } from "./support.ts";
 
 const caseName = "small-v6-zstd-blake3";
@@ -159,6 +160,40 @@ describe.skipIf(goldenDir() === undefined)(`take-over${goldenDir() === undefined
     expect(findMount(second.mountpoint)).toBeUndefined();
   });
 
+  test("a prefetch that SIGKILL cut off is taken up by the successor where the chunk map on disk says", async () => {
+    const listed = [0, 4, 8, 12, 16, 20];
+    const image = await lazyImage(workspace, { files: 24, prefetch: listed });
+    const hold = image.registry.faults.add(
+      { path: /blobs/ },
+      { hold: async () => (image.ranges().length > 3 ? new Promise(() => {}) : undefined) },
+    );
+    const cache = image.newCache();
+    const first = await startNydusd(workspace, supervised());
+    const config = registryConfig(image.registry.host, cache, {
+      backend: { timeout: 60 },
+      rafs: { fs_prefetch: { enable: true, prefetch_all: false } },
+    });
+    await first.client.mount("/a", { source: image.bootstrap, fs_type: "rafs", config });
+    await supervisor.collect(() => first.client.sendFd());
+    const chunkMap = join(cache, `${image.blobId}.blob.data.chunk_map`);
+    // Bits are written with the sync that follows the data.
+    const durable = async (): Promise<number> => bitsOf((await readFile(chunkMap)).subarray(4096));
+    await expect.poll(durable, { timeout: 10_000 }).toBe((3 * fileBytes) / chunkBytes);
+    first.program.kill("SIGKILL");
+    await first.program.exited;
+    hold.remove();
+    image.registry.resetCounters();
+
+    const second = await startNydusd(workspace, [...supervised(), "--upgrade"], { mountpoint: first.mountpoint });
+    await supervisor.offer(() => second.client.takeover());
+    await second.client.start();
+    await expect.poll(async () => (await second.client.blobcacheMetrics("/a")).prefetch_state, { timeout: 10_000 }).toBe("done");
+    expect(image.ranges()).toHaveLength(listed.length - 3);
+    image.registry.resetCounters();
+    for (const index of listed) expect(await readFile(join(second.mountpoint, "a", fileOf(index)))).toEqual(image.contents[index]);
+    expect(image.ranges()).toEqual([]);
+  }, 60_000);
+
   test("a read that waits for the registry while the daemon is killed is answered by the successor", async () => {
     const { golden, bootstrap, cache, blobs } = await copyCase(workspace, caseName);
     await using registry = await TestRegistry.start();
@@ -228,3 +263,9 @@ describe.skipIf(goldenDir() === undefined)(`take-over${goldenDir() === undefined
     expect(output).toContain("--id");
   });
 });
+
+function bitsOf(bytes: Uint8Array): number {
+  let count = 0;
+  for (const byte of bytes) for (let rest = byte; rest > 0; rest >>= 1) count += rest & 1;
+  return count;
+}

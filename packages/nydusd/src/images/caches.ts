@@ -9,6 +9,9 @@ import type { Log } from "../log/log.ts";
 import type { ImageBackend } from "./backends.ts";
 import { SwitchingBackend } from "./switching-backend.ts";
 
+/** Least `batch_size` (v1: `merging_size`) that counts. Source: spec/nydusd.md 12.2 */
+const mergeBytesMin = 131_072;
+
 /** What one mount brings to a shared blob cache. */
 export interface CacheUse {
   readonly config: ConfigV2;
@@ -99,6 +102,7 @@ export class CachePool {
       digester: use.blob.digester,
       validate: use.config.cache?.validate ?? true,
       amplifyBytesMax: use.config.rafs?.batch_size ?? 1_048_576,
+      prefetchRequestBytesMax: Math.max(mergeBytesMin, use.config.cache?.prefetch.batch_size ?? 1_048_576),
       onWarning: (line) => this.#log.warn(line),
       onFetch: ({ blobId, what, priority, offset, length, chunkCount, durationMs }) =>
         this.#log.debug(
