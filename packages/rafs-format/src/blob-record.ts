@@ -50,9 +50,11 @@ export const hasFeature = (blob: BlobRecord, feature: keyof typeof blobFeatures)
  * @param bootstrapFile  base name of the file that held the bootstrap, when known
  */
 export function effectiveBlobId(blob: BlobRecord, bootstrapFile: string | undefined): string {
-  const inlined = hasFeature(blob, "inlinedFsMeta") && !hasFeature(blob, "separate") && !hasFeature(blob, "external");
-  const named = inlined || !hasFeature(blob, "capTarToc");
-  return named && bootstrapFile !== undefined ? (bootstrapFile.split(".")[0] as string) : blob.id;
+  if (bootstrapFile === undefined) return blob.id;
+  const name = bootstrapFile.split(".")[0] as string;
+  if (hasFeature(blob, "inlinedFsMeta") && !hasFeature(blob, "separate") && !hasFeature(blob, "external")) return name;
+  // Old converters named a bootstrap after its blob; but one called image.boot says nothing, and the table is right.
+  return !hasFeature(blob, "capTarToc") && /^[0-9a-f]{64}$/.test(name) ? name : blob.id;
 }
 
 /**

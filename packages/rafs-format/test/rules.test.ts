@@ -181,7 +181,9 @@ test("a blob inside of which the bootstrap lies is named by the file, a blob wit
   expect(effectiveBlobId(features(0x2), "abc.boot")).toBe("abc");
   expect(effectiveBlobId(features(0x2), undefined)).toBe(record.id);
   expect(effectiveBlobId(features(0x12), "abc.boot")).toBe(record.id);
-  expect(effectiveBlobId({ ...record, features: 1 }, "abc.boot")).toBe("abc");
+  const digest = "0123456789abcdef".repeat(4);
+  expect(effectiveBlobId({ ...record, features: 1 }, `${digest}.boot`)).toBe(digest);
+  expect(effectiveBlobId({ ...record, features: 1 }, "image.boot")).toBe(record.id);
   expect(metaBlobId(record, undefined)).toBe(record.id);
   expect(metaBlobId(features(0x12), "abc.boot")).toBe("abc");
   expect(metaBlobId({ ...features(0x10), metaDigest: new Uint8Array(32).fill(0xab) }, undefined)).toBe("ab".repeat(32));
