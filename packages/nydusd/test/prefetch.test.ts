@@ -29,7 +29,7 @@ describe("the prefetch table of an image that `nydus-image convert --prefetch-pa
   });
 
   /** Mounts the image with an empty cache, or again with the one it had. */
-  const mount = async (options: { again?: boolean; prefetch?: Record<string, unknown> } = {}): Promise<void> => {
+  const mount = async (options: { again?: boolean; prefetch?: Record<string, unknown>; files?: string[] } = {}): Promise<void> => {
     image.registry.resetCounters();
     if (options.again !== true) {
       at = `/${++mounts}`;
@@ -42,6 +42,7 @@ describe("the prefetch table of an image that `nydus-image convert --prefetch-pa
         backend: { timeout: 20 },
         rafs: { fs_prefetch: { enable: true, prefetch_all: false, ...options.prefetch } },
       }),
+      ...(options.files === undefined ? {} : { prefetch_files: options.files }),
     });
   };
   const read = (index: number): Promise<Buffer> => readFile(join(nydusd.mountpoint, at, fileOf(index)));
@@ -80,6 +81,16 @@ describe("the prefetch table of an image that `nydus-image convert --prefetch-pa
     const text = await nydusd.client.prometheus();
     expect(text).toContain(`nydusd_prefetch_used_bytes_total{mountpoint="${at}"} ${bytes / 4}`);
     expect(text).toContain(`nydusd_image_chunks_ready{mountpoint="${at}"} ${bytes / 4096 + 5}`);
+  });
+
+  test("a list of the mount replaces it, and one request is never larger than merging_size", async () => {
+    const mergingSize = 131_072;
+    await mount({ files: ["/files", "/absent"], prefetch: { merging_size: mergingSize } });
+    await ended();
+    expect(await metrics()).toMatchObject({ prefetch_state: "done", data_all_ready: true, prefetch_data_amount: 64 * fileBytes });
+    const lengths = image.registry.requests.map(({ bytes }) => bytes);
+    expect(Math.max(...lengths)).toBe(mergingSize);
+    expect(lengths).toHaveLength((64 * fileBytes) / mergingSize);
   });
 
   test("a mount answers, and reads of other files are served, while no prefetch request is ever answered; the pool stays bounded", async () => {
