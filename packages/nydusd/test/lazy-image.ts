@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
@@ -38,7 +38,6 @@ export async function lazyImage(
     readonly host?: (registry: TestRegistry) => string;
     /** Of the conversion. */
     readonly env?: (registry: TestRegistry) => Record<string, string>;
-    readonly flags?: readonly string[];
   },
 ): Promise<LazyImage> {
   const root = workspace.path("root");
@@ -49,10 +48,14 @@ export async function lazyImage(
   await run("tar", ["--sort=name", "-C", root, "-cf", layer, "files"]);
   const registry = await TestRegistry.start(options.registry);
   workspace.defer(() => registry[Symbol.asyncDispose]());
-  registry.putImage("app", "source", [gzipSync(readFileSync(layer))]);
+  const bytes = readFileSync(layer);
+  const diffId = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+  const architecture = process.arch === "arm64" ? "arm64" : "amd64";
+  const config = { architecture, os: "linux", rootfs: { type: "layers", diff_ids: [diffId] } };
+  registry.putImage("app", "source", [gzipSync(bytes)], { config });
   const host = options.host?.(registry) ?? registry.host;
   const convert = ["convert", "--source", `${host}/app:source`, "--target", `${host}/app:v1`, "--chunk-size", "0x1000"];
-  const flags = [...(options.flags ?? []), ...(options.prefetch === undefined ? [] : ["--prefetch-patterns"])];
+  const flags = options.prefetch === undefined ? [] : ["--prefetch-patterns"];
   await run(join(repository, "bin/node"), [join(repository, "packages/nydus-image/src/bin.ts"), ...convert, ...flags], {
     input: (options.prefetch ?? []).map((index) => `${fileOf(index)}\n`).join(""),
     env: options.env?.(registry) ?? {},

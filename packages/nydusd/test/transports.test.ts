@@ -9,6 +9,9 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { fileBytes, fileOf, lazyImage } from "./lazy-image.ts";
 import { registryConfig, startNydusd } from "./support.ts";
 
+const repository = join(import.meta.dirname, "../../..");
+const program = join(repository, "packages/nydus-image/src/bin.ts");
+
 let workspace: Workspace;
 beforeEach(() => {
   workspace = new Workspace("nydusd-transports");
@@ -24,19 +27,18 @@ interface Transport {
   readonly host?: (registry: TestRegistry) => string;
   /** nydusd's back end configuration. */
   readonly nydusd: (registry: TestRegistry) => Record<string, unknown>;
-  /** The conversion's environment and flags. */
+  /** The environment of the other programs. */
   readonly env?: (registry: TestRegistry) => Record<string, string>;
-  readonly flags?: readonly string[];
 }
 
 const file = (name: string): string => workspace.path("pki", name);
 const hostsDir = (): string => workspace.path("certs.d");
 
 /** A hosts.toml for the registry, as containerd reads it. */
-function hostsToml({ host }: TestRegistry, lines: readonly string[]): string {
-  const directory = join(hostsDir(), host.replace(":", "_").concat("_"));
+function hostsToml(server: string, lines: readonly string[]): string {
+  const directory = join(hostsDir(), new URL(server).host.replace(":", "_").concat("_"));
   mkdirSync(directory, { recursive: true });
-  writeFileSync(join(directory, "hosts.toml"), [`server = "https://${host}"`, ...lines, ""].join("\n"));
+  writeFileSync(join(directory, "hosts.toml"), [`server = "${server}"`, ...lines, ""].join("\n"));
   return hostsDir();
 }
 
@@ -52,15 +54,15 @@ test.each<[string, () => Promise<Transport>]>([
     async () => ({
       tls: { requestCert: false },
       nydusd: () => ({ scheme: "https", ca_cert_files: [file("ca.pem")] }),
-      env: (registry) => ({ NYDUS_HOSTS_DIRS: hostsToml(registry, [`ca = ${JSON.stringify(file("ca.pem"))}`]) }),
+      env: (registry) => ({ NYDUS_HOSTS_DIRS: hostsToml(`https://${registry.host}`, [`ca = ${JSON.stringify(file("ca.pem"))}`]) }),
     }),
   ],
   [
     "TLS that wants a client certificate",
     async () => ({
       tls: { requestCert: true },
-      nydusd: (registry) => ({ scheme: "https", hosts_dirs: [hostsToml(registry, client())] }),
-      env: (registry) => ({ NYDUS_HOSTS_DIRS: hostsToml(registry, client()) }),
+      nydusd: (registry) => ({ scheme: "https", hosts_dirs: [hostsToml(`https://${registry.host}`, client())] }),
+      env: (registry) => ({ NYDUS_HOSTS_DIRS: hostsToml(`https://${registry.host}`, client()) }),
     }),
   ],
   [
@@ -70,26 +72,35 @@ test.each<[string, () => Promise<Transport>]>([
       return {
         host: ({ port }) => `${proxiedName}:${port}`,
         nydusd: ({ port }) => ({ host: `${proxiedName}:${port}`, proxy: { url: proxy, fallback: false } }),
-        env: () => ({ HTTP_PROXY: proxy, NO_PROXY: "localhost" }),
-        flags: ["--plain-http"],
+        env: ({ port }) => ({
+          HTTP_PROXY: proxy,
+          HTTPS_PROXY: proxy,
+          NO_PROXY: "localhost",
+          NYDUS_HOSTS_DIRS: hostsToml(`http://${proxiedName}:${port}`, []),
+        }),
       };
     },
   ],
 ])(
-  "over %s an image is pulled, converted, pushed, prefetched and read",
+  "over %s an image is pulled, converted, pushed, checked, copied, prefetched and read",
   async (_, make) => {
     const transport = await make();
     if (transport.tls !== undefined) await makeCertificates();
     const tls = transport.tls && { key: pem("server.key"), cert: pem("server.pem"), ca: pem("ca.pem"), ...transport.tls };
-    const { host, env, flags } = transport;
+    const { host, env } = transport;
     const image = await lazyImage(workspace, {
       files: 8,
       prefetch: [2],
       registry: tls === undefined ? {} : { tls },
       ...(host === undefined ? {} : { host }),
       ...(env === undefined ? {} : { env }),
-      ...(flags === undefined ? {} : { flags }),
     });
+    const name = host?.(image.registry) ?? image.registry.host;
+    const nydusify = (...args: string[]) =>
+      run(join(repository, "bin/node"), [program, "nydusify", ...args], { env: env?.(image.registry) ?? {} });
+    await nydusify("check", "--source", `${name}/app:source`, "--target", `${name}/app:v1`);
+    await nydusify("copy", "--source", `${name}/app:v1`, "--target", `${name}/copy:v1`, "--work-dir", workspace.path("copy"));
+    expect(image.registry.store.manifest("copy", "v1")?.digest).toBe(image.registry.store.manifest("app", "v1")?.digest);
     const nydusd = await startNydusd(workspace, ["fuse"]);
     const config = registryConfig(image.registry.host, image.newCache(), {
       backend: transport.nydusd(image.registry),
