@@ -12,12 +12,18 @@ import { writeBatchBytes } from "./limits.ts";
 /** Where an artifact goes: a file, or a directory in which its name is its id. */
 export type Destination = { file: string } | { directory: string };
 
+export interface AppendOptions {
+  /** false: the bytes stay out of the running SHA-256, which the digest array of a blob asks for */
+  hashed?: boolean;
+  /** called once the bytes are needed no more, so that their buffer can be used again */
+  release?: () => void;
+}
+
 /** What the bytes of a blob go to. Without a commit before it, disposing leaves nothing behind. */
 export interface BlobOutput extends AsyncDisposable {
   /** bytes appended so far */
   readonly position: number;
-  /** Appends. `hashed: false` keeps the bytes out of the running SHA-256, which the digest array of a blob asks for. */
-  append(bytes: Uint8Array, options?: { hashed: boolean }): Promise<void>;
+  append(bytes: Uint8Array, options?: AppendOptions): Promise<void>;
   /** SHA-256 of what was appended so far. */
   digest(): Buffer;
   /** Makes the output appear under its name; returns its path. */
@@ -32,6 +38,7 @@ export class Artifact implements BlobOutput {
   readonly #direct: boolean;
   readonly #hash: Hash = createHash("sha256");
   #pending: Uint8Array[] = [];
+  #releases: Array<() => void> = [];
   #pendingBytes = 0;
   #position = 0;
   #done = false;
@@ -64,9 +71,10 @@ export class Artifact implements BlobOutput {
     return this.#position;
   }
 
-  async append(bytes: Uint8Array, options: { hashed: boolean } = { hashed: true }): Promise<void> {
+  async append(bytes: Uint8Array, { hashed = true, release }: AppendOptions = {}): Promise<void> {
+    if (release) this.#releases.push(release);
     if (bytes.length === 0) return;
-    if (options.hashed) this.#hash.update(bytes);
+    if (hashed) this.#hash.update(bytes);
     this.#pending.push(bytes);
     this.#pendingBytes += bytes.length;
     this.#position += bytes.length;
@@ -75,7 +83,9 @@ export class Artifact implements BlobOutput {
 
   async #flush(): Promise<void> {
     let parts = this.#pending;
+    const releases = this.#releases;
     this.#pending = [];
+    this.#releases = [];
     this.#pendingBytes = 0;
     while (parts.length > 0) {
       // writev(2) may write less than asked for, also on a full disk: the next call then says why.
@@ -86,6 +96,7 @@ export class Artifact implements BlobOutput {
       }
       if (bytesWritten > 0) parts[0] = parts[0].subarray(bytesWritten);
     }
+    for (const release of releases) release();
   }
 
   digest(): Buffer {

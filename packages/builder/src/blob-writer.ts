@@ -278,7 +278,8 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     const bytes = item.data.length;
     this.#bytesInFlight += bytes;
     this.#chunksInFlight++;
-    const compressed = this.#pool.compress(item.data, this.#options.compressor);
+    const { compressor, key } = this.#options;
+    const compressed = this.#pool.compress(item.data, compressor, key && looksPadded);
     compressed.catch(() => {}); // told to whoever waits for the turn below
     this.#turn = this.#turn.then(async () => {
       if (this.#failure !== undefined) return;
@@ -301,11 +302,9 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  async #write(item: Item, { bytes, compressed, input }: Compressed): Promise<void> {
+  async #write(item: Item, { bytes, compressed }: Compressed): Promise<void> {
     const { key, offset } = this.#options;
-    const isCompressed = compressed && !(key && looksPadded(bytes));
-    const plainForm = isCompressed ? bytes : input;
-    const stored = key ? encryptItem(plainForm, key) : plainForm;
+    const stored = key ? encryptItem(bytes, key) : bytes;
     const place = { storedOffset: offset + this.#storedBytes, storedSize: stored.length };
     if (item.batch) {
       Object.assign(item.batch, place);
@@ -313,18 +312,20 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
       const [chunk] = item.members;
       chunk.compressedOffset = place.storedOffset;
       chunk.compressedSize = place.storedSize;
-      if (isCompressed) chunk.flags |= chunkFlags.compressed;
+      if (compressed) chunk.flags |= chunkFlags.compressed;
     }
     this.#storedBytes += stored.length;
     const { output } = await this.#output();
-    await output.append(stored);
+    const release = () => this.#buffers.give(bytes.buffer as ArrayBuffer);
     if (output instanceof CacheFiles) {
+      await output.append(stored);
       for (const { place: inBatch, uncompressedSize } of item.members) {
         const start = inBatch?.offset ?? 0;
-        await output.appendPlain(input.subarray(start, start + uncompressedSize));
+        // Nothing is compressed here, so these are the chunk's own bytes.
+        await output.appendPlain(bytes.subarray(start, start + uncompressedSize));
       }
-    } else if (stored !== input) {
-      this.#buffers.give(input.buffer as ArrayBuffer);
+    } else {
+      await output.append(stored, { release });
     }
   }
 

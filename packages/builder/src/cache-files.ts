@@ -6,7 +6,7 @@ import { createHash, type Hash } from "node:crypto";
 import { join } from "node:path";
 import { cacheFileNames } from "@nydus-ts/rafs-format";
 import { roundUp } from "@nydus-ts/rafs-format/writer";
-import { Artifact, type BlobOutput, writeFileWhole } from "./artifact.ts";
+import { type AppendOptions, Artifact, type BlobOutput, writeFileWhole } from "./artifact.ts";
 
 const alignment = 4096;
 
@@ -31,9 +31,10 @@ export class CacheFiles implements BlobOutput {
     return this.#position;
   }
 
-  async append(bytes: Uint8Array, options: { hashed: boolean } = { hashed: true }): Promise<void> {
-    if (options.hashed) this.#hash.update(bytes);
+  async append(bytes: Uint8Array, { hashed = true, release }: AppendOptions = {}): Promise<void> {
+    if (hashed) this.#hash.update(bytes);
     this.#position += bytes.length;
+    release?.();
   }
 
   digest(): Buffer {

@@ -20,8 +20,6 @@ export function zstdBound(size: number): number {
 export interface Compressed {
   bytes: Uint8Array;
   compressed: boolean;
-  /** the data that was compressed, in the buffer it came in */
-  input: Uint8Array;
 }
 
 /**
@@ -31,12 +29,12 @@ export interface Compressed {
  * asynchronous call gives other bytes, and an image must not depend on the path its chunks took.
  */
 export async function compressHere(data: Uint8Array, compressor: Compressor): Promise<Compressed> {
-  if (compressor === "none" || data.length === 0) return { bytes: data, compressed: false, input: data };
+  if (compressor === "none" || data.length === 0) return { bytes: data, compressed: false };
   const bytes =
     compressor === "zstd"
       ? zstdCompressSync(data, { chunkSize: Math.max(64, zstdBound(data.length)) })
       : (await lz4Compress(data)).subarray(lz4SizePrefixBytes);
-  return bytes.length < data.length ? { bytes, compressed: true, input: data } : { bytes: data, compressed: false, input: data };
+  return bytes.length < data.length ? { bytes, compressed: true } : { bytes: data, compressed: false };
 }
 
 export function digest(data: Uint8Array, digester: Digester): Uint8Array {

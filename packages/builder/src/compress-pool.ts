@@ -7,37 +7,53 @@ import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { type Compressed, type Compressor, compressHere, zstdBound } from "./codecs.ts";
 import { BuilderError } from "./errors.ts";
-import { compressThreadsMax, jobsPerThreadMax, threadStartBytes } from "./limits.ts";
+import { compressThreadsMax, jobsPerThreadMax, threadGarbageBytesMax, threadStartBytes } from "./limits.ts";
 
 interface Job {
   data: Uint8Array<ArrayBuffer>;
   bytes: number;
+  isUnfit: ((stored: Uint8Array) => boolean) | undefined;
   resolve(result: Compressed): void;
   reject(failure: unknown): void;
 }
 
 interface Reply {
-  input: ArrayBuffer;
-  output: ArrayBuffer | undefined;
+  buffer: ArrayBuffer;
+  /** of what stands at the start of the buffer now, or in `short` */
+  stored: number;
+  /** a result that somebody may not want; the data is still there then */
+  short: Uint8Array | undefined;
   failure: string | undefined;
 }
 
 /**
  * The whole program of a worker thread. It is started from its own text, so that it also runs where everything is bundled into one file;
  * it must therefore use nothing from around it.
+ *
+ * The result goes into the buffer that the data came in. zlib makes an output buffer of its own each time, as large as the largest possible
+ * result, and V8 lets 30 to 60 MiB of them gather in each thread before it looks: so the thread looks itself, after every `collectBytes`.
+ * Its heap is nearly empty, so that takes less than a millisecond.
  */
-function workerProgram(load: NodeJS.Require): void {
+function workerProgram(load: NodeJS.Require, collectBytes: number): void {
   const { parentPort } = load("node:worker_threads") as typeof import("node:worker_threads");
   const { zstdCompressSync } = load("node:zlib") as typeof import("node:zlib");
-  parentPort!.on("message", ({ input, bytes, bound }: { input: ArrayBuffer; bytes: number; bound: number }) => {
+  (load("node:v8") as typeof import("node:v8")).setFlagsFromString("--expose-gc");
+  const collect = (load("node:vm") as typeof import("node:vm")).runInNewContext("gc") as () => void;
+  let uncollected = 0;
+  parentPort!.on("message", ({ buffer, bytes, bound }: { buffer: ArrayBuffer; bytes: number; bound: number }) => {
     try {
-      const stored = zstdCompressSync(new Uint8Array(input, 0, bytes), { chunkSize: bound });
-      // A copy of the right size: the piece that zlib made is as large as the largest possible output.
-      const output = stored.length < bytes ? new Uint8Array(stored).buffer : undefined;
-      parentPort!.postMessage({ input, output, failure: undefined }, output ? [input, output] : [input]);
+      const output = zstdCompressSync(new Uint8Array(buffer, 0, bytes), { chunkSize: bound });
+      const stored = Math.min(output.length, bytes);
+      const short = stored < 64 && stored < bytes ? new Uint8Array(output) : undefined;
+      if (stored < bytes && !short) new Uint8Array(buffer).set(output);
+      parentPort!.postMessage({ buffer, stored, short, failure: undefined }, [buffer]);
     } catch (failure) {
-      parentPort!.postMessage({ input, output: undefined, failure: String(failure) }, [input]);
+      parentPort!.postMessage({ buffer, stored: bytes, short: undefined, failure: String(failure) }, [buffer]);
     }
+    uncollected += bound;
+    if (uncollected < collectBytes) return;
+    uncollected = 0;
+    collect();
   });
 }
 
@@ -46,14 +62,13 @@ class CompressThread {
   readonly jobs: Job[] = [];
 
   constructor(onIdle: () => void) {
-    this.worker = new Worker(`(${workerProgram.toString()})(require)`, { eval: true, execArgv: [] });
-    this.worker.on("message", (reply: Reply) => {
+    this.worker = new Worker(`(${workerProgram.toString()})(require, ${threadGarbageBytesMax})`, { eval: true, execArgv: [] });
+    this.worker.on("message", ({ buffer, stored, short, failure }: Reply) => {
       const job = this.jobs.shift()!;
-      if (reply.failure !== undefined) job.reject(new BuilderError("BUILD_OUTPUT", `compression failed: ${reply.failure}`));
-      else {
-        const input = new Uint8Array(reply.input, 0, job.bytes);
-        job.resolve({ bytes: reply.output ? new Uint8Array(reply.output) : input, compressed: reply.output !== undefined, input });
-      }
+      const data = new Uint8Array(buffer, 0, job.bytes);
+      if (failure !== undefined) job.reject(new BuilderError("BUILD_OUTPUT", `compression failed: ${failure}`));
+      else if (short) job.resolve(inPlace(data, short, job.isUnfit));
+      else job.resolve({ bytes: data.subarray(0, stored), compressed: stored < job.bytes });
       onIdle();
     });
     this.worker.on("error", (cause: Error) => {
@@ -65,8 +80,14 @@ class CompressThread {
   run(job: Job): void {
     this.jobs.push(job);
     const { buffer } = job.data;
-    this.worker.postMessage({ input: buffer, bytes: job.bytes, bound: Math.max(64, zstdBound(job.bytes)) }, [buffer]);
+    this.worker.postMessage({ buffer, bytes: job.bytes, bound: Math.max(64, zstdBound(job.bytes)) }, [buffer]);
   }
+}
+
+function inPlace(data: Uint8Array, stored: Uint8Array, isUnfit: Job["isUnfit"]): Compressed {
+  if (isUnfit?.(stored)) return { bytes: data, compressed: false };
+  data.set(stored);
+  return { bytes: data.subarray(0, stored.length), compressed: true };
 }
 
 /** Shared by all blobs that are built at the same time. Its threads start when there is enough to do. */
@@ -77,16 +98,19 @@ export class CompressPool implements AsyncDisposable {
   #bytes = 0;
 
   /**
-   * Compresses; what does not get smaller comes back as it is. `data` must be the start of its buffer, which is taken away and comes back
-   * as `input` of the result.
+   * Compresses in place; what does not get smaller stays as it is. `data` must be the start of its buffer, which is taken away and comes back
+   * as that of the result. `isUnfit`: asked about results below 64 bytes; the data stays as it is if it says yes.
    */
-  async compress(data: Uint8Array<ArrayBuffer>, compressor: Compressor): Promise<Compressed> {
+  async compress(data: Uint8Array<ArrayBuffer>, compressor: Compressor, isUnfit?: (stored: Uint8Array) => boolean): Promise<Compressed> {
     this.#bytes += data.length;
-    if (compressor !== "zstd" || this.#bytes < threadStartBytes) return await compressHere(data, compressor);
-    return await new Promise<Compressed>((resolve, reject) => {
-      this.#queue.push({ data, bytes: data.length, resolve, reject });
-      this.#dispatch();
-    });
+    if (compressor === "zstd" && this.#bytes >= threadStartBytes) {
+      return await new Promise<Compressed>((resolve, reject) => {
+        this.#queue.push({ data, bytes: data.length, isUnfit, resolve, reject });
+        this.#dispatch();
+      });
+    }
+    const { bytes, compressed } = await compressHere(data, compressor);
+    return compressed ? inPlace(data, bytes, isUnfit) : { bytes: data, compressed };
   }
 
   #dispatch(): void {

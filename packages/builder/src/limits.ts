@@ -29,6 +29,9 @@ export const jobsPerThreadMax = 4;
 /** Bytes that are compressed before threads are started: starting one takes 40 ms, which a small image should not pay. */
 export const threadStartBytes = 2 * 1024 * 1024;
 
+/** Bytes of output buffers that a compression thread leaves to the garbage collector before it calls it. */
+export const threadGarbageBytesMax = 8 * 1024 * 1024;
+
 /** Bytes of chunk buffers that wait to be filled again. As many as can be in flight; more are freed. */
 export const spareBytesMax = 12 * 1024 * 1024;
 
