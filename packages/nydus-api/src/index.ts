@@ -1,6 +1,7 @@
 export { NydusdClient, type NydusdClientOptions } from "./client.ts";
 export { NydusApiError, type NydusApiErrorCode, type NydusApiErrorDetails } from "./errors.ts";
 export { fileOperations } from "./file-operations.ts";
+export { type Explanation, explanationSchema } from "./explanation.ts";
 export { answerBytesMax, callTimeoutDefaultMs, requestBytesMax } from "./limits.ts";
 export {
   type BackendMetricsAnswer,

@@ -3,6 +3,7 @@ import { Command, CommanderError, InvalidArgumentError } from "commander";
 import type { MainIo } from "./commands/context.ts";
 import { addDaemonCommands } from "./commands/daemon.ts";
 import { addDoctorCommand } from "./commands/doctor.ts";
+import { addExplainCommand } from "./commands/explain.ts";
 import { addMetricsCommand } from "./commands/metrics.ts";
 import { addMountCommands } from "./commands/mount.ts";
 import { NydusctlError } from "./errors.ts";
@@ -24,6 +25,7 @@ export async function main(argv: readonly string[], io: MainIo): Promise<ExitCod
   addDaemonCommands(program, io);
   addMetricsCommand(program, io);
   addMountCommands(program);
+  addExplainCommand(program, io);
   addDoctorCommand(program, io, () => {
     exitCode = 1;
   });

@@ -124,7 +124,7 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
   };
   await using side = new AsyncDisposableStack();
   if (config.metrics.address !== "") side.use(await serveMetrics(config.metrics.address, metrics, log));
-  if (config.system.enable) side.use(await startController(config.system, { rafs, instances, reconcile: repair, log }));
+  if (config.system.enable) side.use(await startController(config.system, { rafs, snapshots, instances, layout, reconcile: repair, log }));
   await listen(server, config.address, { uid: config.uid, gid: config.gid });
   log.info({ address: config.address, root: layout.root, version: packageVersion, mode: config.daemon_mode }, "nydus-snapshotter is ready");
   // Restoring goes on beside the first calls: each waits for its own image only.

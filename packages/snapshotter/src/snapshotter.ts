@@ -78,7 +78,7 @@ export class Snapshotter {
     const target = request.labels[LABELS.target];
     if (target === undefined) return this.#create({ ...request, labels: await this.#labelsOf(request), kind: "active" });
     const kind = layerKindOf(request.labels);
-    log.info({ key: request.key, layer: request.labels[LABELS.layerDigest], kind, reason: reasonOf(request.labels) }, "layer");
+    log.info({ key: request.key, layer: request.labels[LABELS.layerDigest], kind, reason: reasonOf(kind, request.labels) }, "layer");
     if (kind !== "ordinary") this.#options.instances.expect();
     if (kind === "nydus-bootstrap") await this.#expectData(request.parent);
     if (kind !== "nydus-blob") return this.#create({ ...request, kind: "active" });

@@ -9,6 +9,8 @@ export interface BootstrapFile {
   readonly path: string;
   /** Ids of the blobs in its table. */
   readonly blobs: readonly string[];
+  /** Bytes of each of them once it is whole in the cache. */
+  readonly uncompressedSizes: readonly number[];
   /** `*.blob.meta` files that came with it: they save the daemon a trip to the registry per blob. */
   readonly metas: readonly string[];
 }
@@ -33,8 +35,9 @@ export async function readBootstrap(fs: string): Promise<BootstrapFile> {
     path = findBootstrap(fs);
   }
   try {
-    const blobs = openBootstrap(readRegular(path)).blobs.map((blob) => blob.id);
-    return { path, blobs, metas: metaFiles(join(fs, "image")) };
+    const { blobs } = openBootstrap(readRegular(path));
+    const uncompressedSizes = blobs.map((blob) => blob.uncompressedSize);
+    return { path, blobs: blobs.map((blob) => blob.id), uncompressedSizes, metas: metaFiles(join(fs, "image")) };
   } catch (error) {
     throw new SnapshotterError(
       "BOOTSTRAP_INVALID",

@@ -15,9 +15,8 @@ export function layerKindOf(labels: Labels): LayerKind {
   return "ordinary";
 }
 
-/** Why a layer is served the way it is, for the log: the answer to "is my image lazy at all?". */
-export function reasonOf(labels: Labels): string {
-  const kind = layerKindOf(labels);
+/** Why a layer is served the way it is, for the log and for `nydusctl explain`: the answer to "is my image lazy at all?". */
+export function reasonOf(kind: LayerKind, labels: Labels): string {
   if (kind === "nydus-blob") return "nydus data blob: chunks are fetched when they are read";
   if (kind === "nydus-bootstrap") return "nydus metadata layer: unpacked, the image is mounted from it";
   if (LABELS.stargzToc in labels) return "eStargz layer: this version unpacks it like any other tar";

@@ -2,17 +2,16 @@ import { chmodSync, chownSync, mkdirSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { dirname } from "node:path";
 import { z } from "zod";
-import { messageOf } from "../errors.ts";
+import { messageOf, SnapshotterError } from "../errors.ts";
 import type { RafsInstances } from "../instances/rafs-instances.ts";
 import { systemBodyBytesMax } from "../limits.ts";
 import type { Log } from "../log.ts";
 import { removeStaleSocket } from "../service/stale-socket.ts";
-import type { InstanceStore } from "../store/instances.ts";
+import { type ExplainSources, explain } from "./explain.ts";
 import { readKib, rssKib } from "./process-info.ts";
 
-export interface ControllerOptions {
+export interface ControllerOptions extends ExplainSources {
   readonly rafs: RafsInstances;
-  readonly instances: InstanceStore;
   readonly reconcile: () => Promise<void>;
   readonly log: Log;
 }
@@ -46,12 +45,12 @@ export function close(server: Server): Promise<void> {
 }
 
 async function respond(request: IncomingMessage, response: ServerResponse, options: ControllerOptions): Promise<void> {
-  const path = new URL(request.url ?? "/", "http://unix").pathname;
+  const { pathname: path, searchParams } = new URL(request.url ?? "/", "http://unix");
   let answer: Answer;
   try {
-    answer = await route(request, path, options);
+    answer = await route(request, path, searchParams, options);
   } catch (error) {
-    answer = failure(500, messageOf(error));
+    answer = failure(error instanceof SnapshotterError && error.code === "SNAPSHOT_NOT_FOUND" ? 404 : 500, messageOf(error));
   }
   if (answer.status >= 400) options.log.warn({ method: request.method, path, status: answer.status }, "system call refused");
   response.writeHead(answer.status, answer.body === undefined ? {} : { "Content-Type": "application/json" });
@@ -59,7 +58,7 @@ async function respond(request: IncomingMessage, response: ServerResponse, optio
 }
 
 /** All routes; a path that is known with another method is 405. */
-async function route(request: IncomingMessage, path: string, options: ControllerOptions): Promise<Answer> {
+async function route(request: IncomingMessage, path: string, query: URLSearchParams, options: ControllerOptions): Promise<Answer> {
   const routes: Record<string, Record<string, () => Answer | Promise<Answer>>> = {
     "/api/v1/daemons": { GET: () => ({ status: 200, body: daemons(options) }) },
     "/api/v1/daemons/records": { GET: () => failure(501, "not implemented") },
@@ -67,7 +66,8 @@ async function route(request: IncomingMessage, path: string, options: Controller
       PUT: () => failure(501, "this version does not upgrade running daemons; a daemon started next uses the new program"),
     },
     "/api/v1/prefetch": { PUT: async () => prefetch(await readBody(request), options) },
-    // Ours: what could not be mounted again, and the repair.
+    // Ours: how something is served, what could not be mounted again, and the repair.
+    "/api/v1/explain": { GET: async () => ({ status: 200, body: await explain(query.get("name") ?? "", options) }) },
     "/api/v1/instances/broken": { GET: () => ({ status: 200, body: broken(options) }) },
     "/api/v1/reconcile": {
       PUT: async () => {

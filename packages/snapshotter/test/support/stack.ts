@@ -108,11 +108,13 @@ export async function pullNydusImage(
     metas?: readonly string[];
     /** Of all blob layers. */
     blobDigest?: string;
+    /** What the lowest layer stands on. */
+    parent?: string;
   } = {},
 ): Promise<string> {
   const name = options.name ?? "image";
   const labels = { [`${LABEL}cri.image-ref`]: `localhost:5000/${name}:latest`, ...options.labels };
-  let parent = "";
+  let parent = options.parent ?? "";
   for (let layer = 0; layer < (options.blobs ?? 1); layer++) {
     const chain = `sha256:${name}-${layer}`;
     const refused = await client
