@@ -122,6 +122,16 @@ describe("the prefetch table of an image that `nydus-image convert --prefetch-pa
     expect(image.ranges()).toEqual([]);
   });
 
+  test("what a registry refused is fetched once there are other credentials", async () => {
+    const refused = image.registry.faults.add({ path: /blobs/ }, { status: 403 });
+    await mount();
+    await expect.poll(async () => (await metrics()).prefetch_state, { timeout: 10_000 }).toBe("ended early");
+    refused.remove();
+    await nydusd.client.setConfig(at, { registry_auth: Buffer.from("user:password").toString("base64") });
+    await expect.poll(async () => (await metrics()).prefetch_state, { timeout: 10_000 }).toBe("done");
+    expect((await metrics()).chunks_ready).toBe((listed.length * fileBytes) / 4096);
+  });
+
   test("a registry that answers 429 to prefetch slows it down and does not end it", async () => {
     const limit = image.registry.faults.add({ path: /blobs/ }, { status: 429, headers: { "retry-after": "1" }, times: 20 });
     await mount();

@@ -175,12 +175,19 @@ export class Image {
     this.#config = config;
     this.#auth = undefined;
     await this.#pools.backends.release(previous);
+    this.#prefetchAgain();
   }
 
   /** @throws NydusdError UNSUPPORTED when the back end has no credentials */
   setAuth(auth: string): void {
     this.#backend.setAuth(auth);
     this.#auth = auth;
+    this.#prefetchAgain();
+  }
+
+  /** What could not be had with the old credentials or hosts may be had with the new ones. */
+  #prefetchAgain(): void {
+    if (this.#prefetchState === "ended early") this.startPrefetch();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
