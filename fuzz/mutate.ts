@@ -82,10 +82,14 @@ export function mutateJson(original: Uint8Array, random: Random): Uint8Array {
     if (kind === 0) delete holder[key];
     else if (kind === 1) holder[pick(places, random).key] = holder[key];
     else if (kind === 2) addAnother(holder, String(pick(odd, random)), holder[key]);
-    else if (kind === 3) holder[key] = structuredClone(pick(places, random).holder[pick(places, random).key] ?? null);
+    else if (kind === 3) holder[key] = structuredClone(valueAt(pick(places, random)));
     else holder[key] = structuredClone(pick(odd, random));
   }
   return Buffer.from(JSON.stringify(root.value) ?? "");
+}
+
+function valueAt({ holder, key }: { holder: Record<string, unknown>; key: string }): unknown {
+  return holder[key] ?? null;
 }
 
 function collect(holder: Record<string, unknown>, places: { holder: Record<string, unknown>; key: string }[]): void {

@@ -29,15 +29,16 @@ export interface EstargzTree {
   blob: BlobEntry | undefined;
 }
 
-const kinds: Readonly<Record<string, TarKind>> = {
-  dir: "directory",
-  reg: "file",
-  symlink: "symlink",
-  hardlink: "hardlink",
-  char: "char",
-  block: "block",
-  fifo: "fifo",
-};
+/** A map: the table may name a type "constructor". */
+const kinds: ReadonlyMap<string, TarKind> = new Map([
+  ["dir", "directory"],
+  ["reg", "file"],
+  ["symlink", "symlink"],
+  ["hardlink", "hardlink"],
+  ["char", "char"],
+  ["block", "block"],
+  ["fifo", "fifo"],
+]);
 const alignment = 4096;
 
 /** @throws BuilderError BUILD_TAR (the table is damaged or contradicts itself), BUILD_UNSUPPORTED, BUILD_LIMIT */
@@ -55,7 +56,7 @@ export async function readEstargzToc(options: EstargzTocOptions): Promise<Estarg
       chunks.add(file, name, entry);
       continue;
     }
-    const kind = kinds[type];
+    const kind = kinds.get(type);
     if (!kind) throw damaged(name, `has the unknown type ${JSON.stringify(type)}`);
     const node = tree.add(memberOf(entry, kind));
     file = kind === "file" ? node : undefined;
