@@ -62,6 +62,25 @@ describe.each(["shared", "dedicated"] as const)("containers go on reading (daemo
     await pod.remove();
   });
 
+  test("after somebody ended nydusd with SIGTERM: who reads gets an error and does not hang, and new containers find the image", async () => {
+    const pod = await startPod(stack, image, { name: `term-${daemonMode}`, command: readerCommand });
+    await readerRuns(stack.containerd, pod.containerId);
+    const before = stack.snapshotter.daemons().map((one) => one.pid);
+    for (const pid of before) process.kill(pid, "SIGTERM");
+    await until("another daemon", () => {
+      const now = stack.snapshotter.daemons().map((one) => one.pid);
+      return (now.length >= before.length && !now.some((pid) => before.includes(pid))) || undefined;
+    });
+    // Its connection was aborted: the programs are gone from under the container, but it can be ended.
+    const old = await stack.containerd.cri.execSync(pod.containerId, ["/bin/sha256sum", "/late/file"]).catch(() => ({ exitCode: 1 }));
+    expect(old.exitCode).not.toBe(0);
+    await pod.remove();
+    const next = await startPod(stack, image, { name: `term-${daemonMode}-2` });
+    const read = await stack.containerd.cri.execSync(next.containerId, ["/bin/sha256sum", "/late/file"]);
+    expect(read.stdout.split(" ")[0], read.stderr).toBe(digest);
+    await next.remove();
+  });
+
   test("and nothing is left when the image is removed after all that", async () => {
     await stack.containerd.cri.removeImage(image);
     await stack.containerd.cri.removeImage(`${stack.registry.host}/pause:1`);

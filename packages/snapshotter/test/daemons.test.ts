@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { mount, umount2 } from "@nydus-ts/linux";
 import { expect, test } from "vitest";
 import { Daemon, type DaemonEvents, type RecoverPolicy } from "../src/daemons/daemon.ts";
 import { isAlive, type ProcessId } from "../src/daemons/process.ts";
@@ -101,6 +102,20 @@ test("after SIGKILL a successor takes over with the state that was saved, mounts
   await until(() => started.length === 2 && daemon.running, "a successor");
   expect(again.at(-1)).toEqual({ kept: true, keys: ["/7"] });
   expect(counts).toEqual(["RUNNING", "DIED", "RUNNING"]);
+  await daemon.stop();
+});
+
+test("a daemon that unmounted before it ended, as SIGTERM makes it, is followed by a fresh one at once", async () => {
+  await using root = temporaryRoot();
+  const { make, started, again } = world(root.path);
+  const daemon = make();
+  await daemon.ready({ deadlineMs: 20_000 });
+  mount({ source: "none", target: daemon.place.mountpoint, type: "tmpfs", flags: 0 });
+  await daemon.collect();
+  umount2(daemon.place.mountpoint, 0);
+  process.kill(started[0].pid, "SIGTERM");
+  await until(() => started.length === 2 && daemon.running, "a successor");
+  expect(again.at(-1)).toEqual({ kept: false, keys: [] });
   await daemon.stop();
 });
 

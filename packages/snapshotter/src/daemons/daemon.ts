@@ -70,6 +70,8 @@ export class Daemon {
   #stopping = false;
   #attempts = 0;
   #runningSinceMs = 0;
+  /** The kernel mount was there when the daemon's state was saved last. */
+  #mountSeen = false;
 
   constructor(place: DaemonPlace, settings: DaemonSettings, events: DaemonEvents, log: Log, earlier?: ProcessId) {
     this.place = place;
@@ -133,6 +135,7 @@ export class Daemon {
   /** After a mount or umount: the supervisor's copy of the state follows. Failure costs the fail-over, not the mount. */
   async collect(): Promise<void> {
     if (this.#supervisor === undefined || this.#stopping) return;
+    this.#mountSeen = findMount(this.place.mountpoint) !== undefined;
     try {
       await this.#supervisor.collect(() => this.client.sendFd());
     } catch (error) {
@@ -253,13 +256,15 @@ export class Daemon {
       this.#attempts++;
       const supervisor = this.#supervisor;
       const startedMs = performance.now();
+      // A daemon that was told to end (SIGTERM) has unmounted and aborted the connection: the descriptor that is held leads nowhere.
+      const unmounted = this.#mountSeen && findMount(this.place.mountpoint) === undefined;
       try {
-        if (supervisor?.holds && failures < 3) await this.#takeOver(supervisor);
+        if (supervisor?.holds && failures < 3 && !unmounted) await this.#takeOver(supervisor);
         else {
           if (this.#settings.recoverPolicy === "failover")
             this.#log.error(
-              { daemon: this.place.id },
-              "no state to take over: mounts of running containers are lost, they have to be restarted",
+              { daemon: this.place.id, unmounted },
+              "nothing to take over: mounts of running containers are lost, they have to be restarted",
             );
           await this.#startFresh();
         }
