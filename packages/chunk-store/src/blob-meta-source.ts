@@ -6,20 +6,28 @@ import {
   type BlobRecord,
   cacheFileNames,
   checkChunkInfoSize,
+  checkSection,
   encodeMetaFile,
+  hasFeature,
   hasMisplacedMeta,
   locateBlobMeta,
   metaHeaderBytes,
   metaTrailerBytes,
   openBlobMeta,
   RafsError,
+  readKnownToc,
   readMetaFile,
+  sectionNames,
+  type Toc,
+  tocEntry,
 } from "@nydus-ts/rafs-format";
 import type { BlobBackend } from "./backend.ts";
 import { decompress } from "./codecs/decompress.ts";
 import { decryptXts } from "./codecs/xts.ts";
+import { hasDigest } from "./digest.ts";
 import { ChunkStoreError, describeCause } from "./errors.ts";
 import { replaceFile } from "./file-io.ts";
+import { metaBlobOthersMax } from "./limits.ts";
 
 /** Reads a range for the meta; the caller counts and limits it. */
 export type ReadRange = (blobId: string, offset: number, length: number) => Promise<Uint8Array>;
@@ -68,7 +76,8 @@ export interface MetaSource {
 }
 
 /**
- * Fetches blob meta and checks all of it.
+ * Fetches blob meta and checks all of it: by the ToC where the image knows the ToC's digest, else by the digest of its blob where it has
+ * a blob of its own. A blob with neither is checked by its form, and what it says wrongly fails at the digests of the chunks.
  *
  * @returns it, and the bytes of the cache file that keeps it
  * @throws ChunkStoreError CHUNK_META (not what the blob record promises); what `read` throws
@@ -79,11 +88,64 @@ export async function readMeta(source: MetaSource): Promise<{ readonly opened: B
   const blob = hasMisplacedMeta(source.blob) ? await locate(source) : source.blob;
   return whatIsWrong(blob, async () => {
     checkChunkInfoSize(blob);
-    const stored = await read(metaBlobId, blob.ciOffset, blob.ciCompressedSize + metaHeaderBytes);
+    const length = blob.ciCompressedSize + metaHeaderBytes;
+    const whole = isWholeBlob(blob);
+    const hasToc = blob.tocDigest !== undefined && blob.tocSize > 0;
+    const [bytes, toc] = await Promise.all([
+      whole ? read(metaBlobId, 0, blob.metaSize) : read(metaBlobId, blob.ciOffset, length),
+      hasToc ? readRecordedToc(source) : undefined,
+    ]);
+    if (whole) checkWholeBlob(blob, bytes);
+    const stored = whole ? bytes.subarray(blob.ciOffset, blob.ciOffset + length) : bytes;
     const ci = decode(blob, decrypt(blob, stored.subarray(0, blob.ciCompressedSize)));
     const header = decrypt(blob, stored.subarray(blob.ciCompressedSize));
+    if (toc !== undefined) checkSections(toc, { [sectionNames.meta]: ci, [sectionNames.metaHeader]: header });
     return { opened: openBlobMeta(ci, header, blob), file: encodeMetaFile(ci, header) };
   });
+}
+
+/**
+ * Whether the meta lies in a blob of its own whose digest is recorded: then all of it is fetched, it is hardly larger, and compared.
+ * With a ToC the original records a digest that is not the blob's (case plain-v6-zran-toc): there the ToC decides.
+ */
+function isWholeBlob(blob: BlobRecord): boolean {
+  if (!hasFeature(blob, "separate") || blob.metaDigest === undefined || blob.tocDigest !== undefined) return false;
+  const others = 32 * blob.chunkCount + metaBlobOthersMax;
+  const end = blob.ciOffset + blob.ciCompressedSize + metaHeaderBytes;
+  return blob.metaSize >= end && blob.metaSize <= end + others;
+}
+
+function checkWholeBlob(blob: BlobRecord, bytes: Uint8Array): void {
+  if (blob.metaDigest !== undefined && hasDigest("sha256", bytes, blob.metaDigest)) return;
+  throw new ChunkStoreError(
+    "CHUNK_META",
+    `blob ${blob.id}: its meta blob has another SHA-256 than the image records; a host serves other bytes`,
+  );
+}
+
+/** The ToC that the image knows the digest of. It ends the blob; images put together by `merge` may record another size of the blob. */
+async function readRecordedToc({ blob, metaBlobId, backend, read, limits }: MetaSource): Promise<Toc> {
+  const recordedSize = hasFeature(blob, "separate") ? blob.metaSize : blob.compressedSize;
+  const readAtEnd = async (size: number): Promise<Toc> => {
+    if (size < blob.tocSize) throw new ChunkStoreError("CHUNK_META", `blob ${blob.id}: ${size} bytes, too short for its ToC`);
+    return readKnownToc(await read(metaBlobId, size - blob.tocSize, blob.tocSize), size, blob);
+  };
+  try {
+    return await readAtEnd(recordedSize);
+  } catch (error) {
+    const size = await backend.size(metaBlobId, { ...limits, priority: "demand" });
+    if (size === recordedSize) throw error;
+    return readAtEnd(size);
+  }
+}
+
+/** @throws RafsError RAFS_TOC (another digest than the ToC says, or the ToC does not name the section) */
+function checkSections(toc: Toc, sections: Readonly<Record<string, Uint8Array>>): void {
+  for (const [name, bytes] of Object.entries(sections)) {
+    const entry = tocEntry(toc, name);
+    if (entry === undefined) throw new RafsError("RAFS_TOC", `the ToC has no section ${name}`);
+    checkSection(entry, bytes);
+  }
 }
 
 async function locate({ blob, metaBlobId, backend, read, limits }: MetaSource): Promise<BlobRecord> {

@@ -54,6 +54,9 @@ export const backgroundDeadlineMs = 60_000;
 /** How often a chunk is fetched anew when its bytes were not right. */
 export const verifyRetriesMax = 1;
 
+/** Bytes that a meta blob may hold beside chunk info, header and 32 bytes a chunk: tar headers and ToC. A larger one is not fetched whole. */
+export const metaBlobOthersMax = 128 * 1024;
+
 /** Written chunks wait at most this long, or for this many bytes, until they are synced and their bits persisted. A kill costs fetching them again. */
 export const syncDelayMs = 500;
 export const syncBytesMax = 32 * 1024 * 1024;
