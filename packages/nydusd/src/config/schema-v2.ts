@@ -170,7 +170,7 @@ export const rafsSchema = z.strictObject({
   mode: z.enum(["direct", "cached"]).default("direct"),
   /** Most bytes a sequential miss is widened to. */
   batch_size: window.default(1_048_576),
-  /** Accepted for v6 too: data are verified by `cache.validate` instead of the mount being refused. */
+  /** v5: the digests of all inodes are compared at the mount. v6 records none, so it changes nothing there. Data: `cache.validate`. */
   validate: z.boolean().default(false),
   enable_xattr: z.boolean().default(false),
   iostats_files: z.boolean().default(false),

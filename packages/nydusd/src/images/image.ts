@@ -10,6 +10,7 @@ import type { CacheHandle, CachePool } from "./caches.ts";
 import { type DescribedBlob, describeBlobs } from "./chunk-records.ts";
 import { prefetchImage } from "./prefetch.ts";
 import { asImageFault, type ImageSource, openImageSource } from "./source.ts";
+import { verifyInodes } from "./verify-inodes.ts";
 
 export interface ImagePools {
   readonly backends: BackendPool;
@@ -76,7 +77,7 @@ export class Image {
     let backend: ImageBackend | undefined;
     try {
       backend = await pools.backends.acquire(config, mountpoint);
-      for (const { blob: record, chunkRecords } of describeImage(source, request.source)) {
+      for (const { blob: record, chunkRecords } of await describeImage(source, request.source, config)) {
         const blob = { ...record, id: effectiveBlobId(record, source.name) };
         const digestOf = source.bootstrap.chunkDigests(record.index);
         const use = { config, blob, metaBlobId: metaBlobId(record, source.name), backend, digestOf, chunkRecords };
@@ -200,8 +201,9 @@ export class Image {
 }
 
 /** @throws NydusdError MOUNT_IMAGE */
-function describeImage({ bootstrap }: ImageSource, path: string): DescribedBlob[] {
+async function describeImage({ bootstrap }: ImageSource, path: string, config: ConfigV2): Promise<DescribedBlob[]> {
   try {
+    if (config.rafs?.validate === true) await verifyInodes(bootstrap);
     return describeBlobs(bootstrap);
   } catch (cause) {
     throw asImageFault(cause, path);
