@@ -92,10 +92,15 @@ function inPlace(data: Uint8Array, stored: Uint8Array, isUnfit: Job["isUnfit"]):
 
 /** Shared by all blobs that are built at the same time. Its threads start when there is enough to do. */
 export class CompressPool implements AsyncDisposable {
-  readonly #threadCount = Math.min(availableParallelism(), compressThreadsMax);
+  readonly #threadCount: number;
   readonly #threads: CompressThread[] = [];
   readonly #queue: Job[] = [];
   #bytes = 0;
+
+  /** `threads`: at most so many; default: one a core */
+  constructor({ threads = availableParallelism() }: { threads?: number } = {}) {
+    this.#threadCount = Math.min(threads, compressThreadsMax);
+  }
 
   /**
    * Compresses in place; what does not get smaller stays as it is. `data` must be the start of its buffer, which is taken away and comes back
