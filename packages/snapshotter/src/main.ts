@@ -127,8 +127,11 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
   if (config.system.enable) side.use(await startController(config.system, { rafs, snapshots, instances, layout, reconcile: repair, log }));
   await listen(server, config.address, { uid: config.uid, gid: config.gid });
   log.info({ address: config.address, root: layout.root, version: packageVersion, mode: config.daemon_mode }, "nydus-snapshotter is ready");
-  // Restoring goes on beside the first calls: each waits for its own image only.
-  void repair().catch((error) => log.error({ error: messageOf(error) }, "reconciling failed"));
+  // Restoring goes on beside the first calls: each waits for its own image only. A daemon ahead of need comes after, so that one of an
+  // earlier run is found.
+  void repair()
+    .then(() => rafs.startAhead())
+    .catch((error) => log.error({ error: messageOf(error) }, "reconciling failed"));
 
   await aborted(io.terminate);
   log.info({}, "told to end");

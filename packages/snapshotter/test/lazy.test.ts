@@ -307,10 +307,21 @@ test("a stray daemon and leftover directories of a start that was cut off are cl
   await first.stop();
   rmSync(join(first.root, "metadata.sqlite"));
   for (const suffix of ["-wal", "-shm"]) rmSync(join(first.root, `metadata.sqlite${suffix}`), { force: true });
-  await using second = await startStack(root.path, { nydusd: tiny.command });
+  // No daemon is started ahead of need in this mode.
+  await using second = await startStack(root.path, { nydusd: tiny.command, top: 'daemon_mode = "dedicated"' });
   await until(() => daemonProcesses(`${root.path}/`).length === 0, "the stray daemon to end");
   await until(() => readdirSync(join(second.root, "snapshots")).length === 0, "the directories to go");
   expect(readdirSync(join(second.root, "socket"))).toEqual([]);
+});
+
+test("the shared daemon is there before the first image, and goes with a snapshotter that stops without images", async () => {
+  await using root = temporaryRoot();
+  const stack = await startStack(root.path, { nydusd: tinyNydusd(root.path).command });
+  await until(() => daemonProcesses(`${root.path}/`).length === 1, "a daemon ahead of need");
+  await stack.client.call("Cleanup", {});
+  expect(daemonProcesses(`${root.path}/`)).toHaveLength(1);
+  await stack.stop();
+  expect(daemonProcesses(`${root.path}/`)).toEqual([]);
 });
 
 test("with daemon_mode none ordinary images work and nydus images say why not", async () => {

@@ -39,6 +39,6 @@ test.for(Object.entries(poisons))("a daemon's record with %s removes nothing, is
   for (const own of [layout.socket, layout.config, layout.snapshots]) expect(existsSync(own), own).toBe(true);
   expect((await stack.client.call("Prepare", { key: "next" })).mounts).toHaveLength(1);
   const again = openDatabase(layout.database);
-  expect(new InstanceStore(again).daemons()).toEqual([]);
+  expect(new InstanceStore(again).daemons().filter((daemon) => !layout.owns(daemon))).toEqual([]);
   again.close();
 });

@@ -92,7 +92,7 @@ export class RafsInstances implements Instances {
   expect(): void {
     const { mode, log } = this.#options;
     if (mode !== "shared") return;
-    this.#expectedUntilMs = performance.now() + idleDaemonMs;
+    this.#expectedUntilMs = Math.max(this.#expectedUntilMs, performance.now() + idleDaemonMs);
     this.#idleTimer ??= setTimeout(() => {
       this.#idleTimer = undefined;
       this.removeIdleDaemons().catch((error) => log.warn({ error: messageOf(error) }, "an idle daemon could not be stopped"));
@@ -100,6 +100,21 @@ export class RafsInstances implements Instances {
     this.#stops
       .then(() => this.#sharedDaemon().ready({ deadlineMs: daemonStartDeadlineMs }))
       .catch((error) => log.warn({ error: messageOf(error) }, "nydusd could not be started ahead of need"));
+  }
+
+  /**
+   * Starts the shared daemon although no image is there yet, as the original does: the first container need not wait for a program to
+   * start. It goes when the last image goes, like any other.
+   */
+  startAhead(): void {
+    const { mode, log } = this.#options;
+    if (mode !== "shared") return;
+    this.#expectedUntilMs = Number.POSITIVE_INFINITY;
+    this.#sharedDaemon()
+      .ready({ deadlineMs: daemonStartDeadlineMs })
+      .catch((error) =>
+        log.warn({ error: messageOf(error) }, "nydusd could not be started ahead of need; it is tried again with the first image"),
+      );
   }
 
   expectNoMore(): void {
@@ -215,9 +230,11 @@ export class RafsInstances implements Instances {
     }
   }
 
-  /** Lets every daemon go on without this program. */
+  /** Lets every daemon that serves an image go on without this program. */
   async release(): Promise<void> {
     clearTimeout(this.#idleTimer);
+    this.#expectedUntilMs = 0;
+    await this.removeIdleDaemons();
     await Promise.all(this.daemons().map((daemon) => daemon.release()));
   }
 
