@@ -1,7 +1,7 @@
 /** The file of `--output-json`. Source: spec/nydus-image.md, section 4.1 */
-import { writeFile } from "node:fs/promises";
 import { NydusImageError } from "./errors.ts";
 import { builderVersion } from "./version.ts";
+import { writeWholeText } from "./whole-file.ts";
 
 export interface OutputJson {
   bootstrap: string;
@@ -27,7 +27,7 @@ export async function writeOutputJson(path: string | undefined, output: OutputJs
     compressor: output.compressor,
   };
   try {
-    await writeFile(path, options.compact ? JSON.stringify(value) : JSON.stringify(value, null, 2));
+    await writeWholeText(path, options.compact ? JSON.stringify(value) : JSON.stringify(value, null, 2));
   } catch (cause) {
     throw new NydusImageError("IMAGE_FILE", `can not open output file ${path}`, { cause });
   }

@@ -1,14 +1,16 @@
 /** Output files of verbs: their name appears with all their bytes, or not at all, whenever the process ends. */
 import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, open, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 /**
  * Gives `write` an empty file, and that file its name when all of it is on disk. Pipes and devices are written as they stand: who reads
  * them has no names.
  */
-export async function writeWholeFile(path: string, write: (output: FileHandle) => Promise<void>): Promise<void> {
+export async function writeWholeFile(name: string, write: (output: FileHandle) => Promise<void>): Promise<void> {
+  // A link stays, and what it leads to is replaced: /dev/stdout is one.
+  const path = await realpath(name).catch(() => name);
   const found = await stat(path).catch(() => undefined);
   if (found !== undefined && !found.isFile() && !found.isDirectory()) {
     await using output = await open(path, found.isBlockDevice() ? "r+" : "w");
@@ -28,4 +30,9 @@ export async function writeWholeFile(path: string, write: (output: FileHandle) =
     await rm(temporary, { force: true });
     throw error;
   }
+}
+
+/** Writes a text whole. */
+export async function writeWholeText(path: string, text: string): Promise<void> {
+  await writeWholeFile(path, (output) => output.writeFile(text));
 }

@@ -1,5 +1,5 @@
 /** `nydus-image convert`: an OCI image in a registry or layout folder becomes a nydus image in a registry or layout folder. Flags as in nydusify: spec/nydusify.md, section 2.1 */
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import type { Compressor, Digester, PrefetchPolicy } from "@nydus-ts/builder";
 import { parsePrefetchPatterns } from "@nydus-ts/builder";
 import {
@@ -24,6 +24,7 @@ import { readAllInput } from "../io.ts";
 import { parseChunkSize, parseSize } from "../options.ts";
 import { switchOption } from "../switch-option.ts";
 import { builderVersion } from "../version.ts";
+import { writeWholeText } from "../whole-file.ts";
 
 export interface ConvertFlags {
   source: string;
@@ -190,7 +191,7 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
       BlobsWritten: result.blobsWritten,
       BlobsThere: result.blobsThere,
     };
-    await writeFile(flags.outputJson, JSON.stringify(metrics));
+    await writeWholeText(flags.outputJson, JSON.stringify(metrics));
   }
 }
 

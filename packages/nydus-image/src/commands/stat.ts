@@ -1,5 +1,5 @@
 /** `nydus-image stat`: sizes of an image, and what images share. Source: spec/nydus-image.md, section 13.3 */
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { extname, join, resolve } from "node:path";
 import type { Digester } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
@@ -7,6 +7,7 @@ import { readBootstrapFile } from "../bootstrap-file.ts";
 import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
 import { describeStatistics, describeThresholds, StatisticsCollector } from "../statistics.ts";
+import { writeWholeText } from "../whole-file.ts";
 
 interface StatFlags {
   bootstrap?: string;
@@ -44,7 +45,7 @@ async function stat(context: Context, flags: StatFlags): Promise<void> {
   if (flags.outputJson !== undefined) {
     const { base, target } = collector;
     const value = { dedup_enabled: isDirectory, target_enabled: flags.target !== undefined, base_image: base, target_image: target };
-    await writeFile(flags.outputJson, JSON.stringify(value));
+    await writeWholeText(flags.outputJson, JSON.stringify(value));
     return;
   }
   let text = flags.target === undefined ? "" : `Target Image Statistics:\n${describeStatistics(collector.target)}`;
