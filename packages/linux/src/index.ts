@@ -29,6 +29,7 @@ export {
   signalEventfd,
 } from "./io.ts";
 export { addressOf } from "./libc.ts";
+export { type MallocOptions, tuneMalloc } from "./malloc.ts";
 export { type FileMap, mapFile, mmapFile, viewMemory } from "./memory.ts";
 export {
   MNT_DETACH,

@@ -284,3 +284,45 @@ describe("--reverse", () => {
     expect([code, stderr]).toEqual([1, expect.stringContaining("is not a nydus image")]);
   });
 });
+
+describe("a registry that fails in the middle", () => {
+  const blobWrites = (registry: TestRegistry) =>
+    registry.requests.filter(({ method, path }) => ["PUT", "PATCH"].includes(method) && path.includes("/blobs/uploads/"));
+
+  test.each([
+    ["answers 503 to the first reads of a layer", { method: "GET" }, { status: 503, times: 2 }],
+    ["cuts the connection in a layer", { method: "GET" }, { resetAfterBytes: 100_000, times: 1 }],
+    ["answers 500 when an upload begins", { method: "POST" }, { status: 500, times: 1 }],
+    ["answers 502 to the end of an upload", { method: "PUT" }, { status: 502, times: 1 }],
+    ["cuts the connection of an upload", { method: "PUT" }, { resetAfterBytes: 0, times: 1 }],
+  ] as const)("%s: the conversion goes on, and the result is the same", async (_, match, fault) => {
+    const registry = await startRegistry();
+    const { manifest } = registry.putImage("app", "v1", [gzipSync(base), gzipSync(upper)]);
+    const expected = await convert(`${registry.host}/app:v1`, `${registry.host}/calm:v1`);
+    const path = match.method === "GET" ? new RegExp(`app/blobs/${manifest.layers[0].digest}`) : /stormy\/blobs\/uploads/;
+    const fell = registry.faults.add({ ...match, path }, fault);
+    const { code, stdout, stderr } = await convert(`${registry.host}/app:v1`, `${registry.host}/stormy:v1`);
+    expect([code, stderr]).toEqual([0, expect.any(String)]);
+    expect(fell.hits()).toBe(fault.times);
+    expect(stdout).toBe(expected.stdout);
+  });
+
+  test("a push that dies for good leaves no tag; the next run sends only what is missing, and the one after it nothing", async () => {
+    const registry = await startRegistry();
+    registry.putImage("app", "v1", [gzipSync(base), gzipSync(upper), gzipSync(onlyDirectories)]);
+    const argv = [`${registry.host}/app:v1`, `${registry.host}/target:v1`] as const;
+    const manifestFails = registry.faults.add({ method: "PUT", path: /target\/manifests/ }, { status: 403 });
+    const first = await convert(...argv);
+    expect([first.code, first.stderr]).toEqual([1, expect.stringMatching(/Error: .*403/)]);
+    expect((await fetch(`http://${registry.host}/v2/target/manifests/v1`)).status).toBe(404);
+    manifestFails.remove();
+    registry.resetCounters();
+    const second = await convert(...argv);
+    expect([second.code, second.stderr]).toEqual([0, expect.stringContaining("0 blobs written, 3 were there")]);
+    expect(blobWrites(registry)).toEqual([]);
+    registry.resetCounters();
+    expect((await convert(...argv)).stdout).toBe(second.stdout);
+    expect(blobWrites(registry)).toEqual([]);
+    expect(registry.requests.filter(({ method, path }) => method === "GET" && path.includes("/blobs/"))).toHaveLength(1); // the config
+  });
+});

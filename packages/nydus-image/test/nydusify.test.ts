@@ -121,7 +121,7 @@ describe("check", () => {
   });
 
   test.each([
-    ["a blob that has other bytes", /the blob is damaged/],
+    ["a blob that has other bytes", /is damaged/],
     ["a layer of another type", /media type/],
     ["a missing diff ID", /diff IDs/],
     ["a bootstrap that the config does not know", /diff id/],

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import type { Compressor, Digester, PrefetchPolicy } from "@nydus-ts/builder";
 import { parsePrefetchPatterns } from "@nydus-ts/builder";
+import { tuneMalloc } from "@nydus-ts/linux";
 import {
   currentPlatform,
   dockerConfigCredentials,
@@ -133,6 +134,7 @@ export function addConvert(program: Command, context: Context): void {
   for (const [flag] of Object.values(refused)) command.addOption(new Option(`${flag} <value>`).hideHelp());
   for (const flag of ignored) command.addOption(new Option(`${flag} [value]`).hideHelp());
   command.action(async (flags: ConvertFlags) => {
+    tuneMalloc({ mmapThresholdBytes: 64 * 1024, arenasMax: 1 });
     await convert(context, flags);
   });
 }

@@ -5,6 +5,10 @@ import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Descriptor, ImageTarget, WriteOptions } from "@nydus-ts/registry-client";
 import { NydusImageError, unsupported } from "../errors.ts";
+import { countStreamed } from "./collect.ts";
+
+/** Bytes of a file that are read at a time. */
+const filePieceBytes = 256 * 1024;
 
 export interface BlobStore {
   /** Stores a blob from a file. False: it was there. */
@@ -16,9 +20,15 @@ export interface BlobStore {
 export function targetStore(target: ImageTarget): BlobStore {
   return {
     inTarget: true,
-    write: (descriptor, path, options) =>
-      target.writeBlob(descriptor, () => createReadStream(path, { highWaterMark: 1024 * 1024 }), options),
+    write: (descriptor, path, options) => target.writeBlob(descriptor, () => readFile(path), options),
   };
+}
+
+async function* readFile(path: string): AsyncGenerator<Uint8Array> {
+  for await (const piece of createReadStream(path, { highWaterMark: filePieceBytes })) {
+    countStreamed((piece as Uint8Array).length);
+    yield piece as Uint8Array;
+  }
 }
 
 /** A folder with one file a blob, named by its digest. A name stands for a whole file. */

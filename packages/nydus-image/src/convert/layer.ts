@@ -17,6 +17,7 @@ import { readToc, tocTailBytes } from "@nydus-ts/rafs-format";
 import type { Descriptor, ImageSource } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import type { BlobStore } from "./blob-store.ts";
+import { countStreamed } from "./collect.ts";
 import type { LayerProgress } from "./progress.ts";
 
 /** How layers are built. All of it changes the blobs. */
@@ -114,6 +115,7 @@ async function hashFile(path: string): Promise<string> {
 async function* counted(stream: AsyncIterable<Uint8Array>, count: (bytes: number) => void): AsyncGenerator<Uint8Array> {
   for await (const piece of stream) {
     count(piece.length);
+    countStreamed(piece.length);
     yield piece;
   }
 }
