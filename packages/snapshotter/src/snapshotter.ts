@@ -82,8 +82,8 @@ export class Snapshotter {
     if (kind !== "ordinary") this.#options.instances.expect();
     if (kind === "nydus-bootstrap") await this.#expectData(request.parent);
     if (kind !== "nydus-blob") return this.#create({ ...request, kind: "active" });
-    // Begun now, waited for when the bootstrap comes: then the pull fails, not the container an hour later.
-    if (request.parent === "") this.#options.instances.probe(request.labels).catch(() => undefined);
+    // The lowest one, before anything of the image is there: then the pull fails and leaves nothing, not a container an hour later.
+    if (request.parent === "") await this.#options.instances.probe(request.labels);
     if (store.findTarget(target, request.parent) === undefined) this.#commitWithoutData(target, request);
     throw new LayerIsThere(`target snapshot ${JSON.stringify(target)}`);
   }
@@ -189,7 +189,7 @@ export class Snapshotter {
     return { ...inherited, [LABELS.imageRef]: layer.image, [LABELS.layerDigest]: layer.digest, ...request.labels };
   }
 
-  /** The data of the image's lowest blob can be had. @throws SnapshotterError IMAGE_DATA. Source: users.md row 61 */
+  /** The data of the image's lowest blob can be had; asked when that layer was there before this pull, else known already. @throws SnapshotterError IMAGE_DATA. Source: users.md row 61 */
   async #expectData(parentKey: string): Promise<void> {
     const { store, instances } = this.#options;
     const parent = parentKey === "" ? undefined : store.find(parentKey);
