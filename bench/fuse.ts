@@ -5,11 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { findMount, MNT_DETACH, MS_RDONLY, mount, umount2 } from "@nydus-ts/linux";
+import { ownBinaries } from "@nydus-ts/testkit";
 import { type BenchImage, makeImage, scales } from "./lib/fuse-image.ts";
 import { machine, median, table } from "./lib/machine.ts";
 
-// How fast is the FUSE engine over a finished cache, beside a plain EROFS mount of the same bootstrap and cache file (the limit)?
-// Usage: bin/node bench/fuse.ts [--small] [--rounds 5] [--threads 4] [--device shared|cloned]
+// How fast is nydusd's FUSE engine (`npm run build` first) over a finished cache, beside a plain EROFS mount of the same bootstrap and cache file (the limit)?
+// Usage: bin/node bench/fuse.ts [--small] [--rounds 5] [--threads 4]
 // NYDUS_PEER_BIN names the folder of the original's nydusd, which then runs in the same alternation.
 
 const { values: options } = parseArgs({
@@ -17,7 +18,6 @@ const { values: options } = parseArgs({
     small: { type: "boolean", default: false },
     rounds: { type: "string", default: "5" },
     threads: { type: "string", default: "4" },
-    device: { type: "string", default: "shared" },
   },
 });
 const work = mkdtempSync(join(tmpdir(), "bench-fuse-"));
@@ -35,7 +35,7 @@ const originalBelowErofs: Readonly<Record<string, number>> = {
 
 try {
   const image = await makeImage(work, options.small ? scales.small : scales.full);
-  const targets = [mountErofs(image), await serve("fuse", image, ourServer(image)), ...(await peer(image))];
+  const targets = [mountErofs(image), await nydusd("fuse", ownBinaries, image), ...(await peer(image))];
   await compare(image, targets);
 } finally {
   for (const child of children) child.kill("SIGTERM");
@@ -55,35 +55,27 @@ function mountErofs(image: BenchImage): Target {
   return { name: "erofs", path };
 }
 
-function ourServer(image: BenchImage): (path: string) => ChildProcess {
-  const program = join(import.meta.dirname, "lib/fuse-server.ts");
-  return (path) =>
-    spawn(
-      process.execPath,
-      [...process.execArgv, program, path, image.bootstrap, image.cacheDirectory, String(options.threads), String(options.device)],
-      { stdio: "inherit" },
-    );
-}
-
-async function peer(image: BenchImage): Promise<Target[]> {
-  const folder = process.env["NYDUS_PEER_BIN"];
-  if (folder === undefined || !existsSync(join(folder, "nydusd"))) return [];
-  const config = join(work, "peer.json");
+/** nydusd of a folder of executables, over the cache of the image. */
+function nydusd(name: string, folder: string, image: BenchImage): Promise<Target> {
+  const config = join(work, `${name}.json`);
   const device = {
     backend: { type: "localfs", config: { dir: image.blobDirectory } },
     cache: { type: "blobcache", config: { work_dir: image.cacheDirectory } },
   };
   writeFileSync(config, JSON.stringify({ device, mode: "direct" }));
-  const start = (path: string): ChildProcess =>
-    spawn(
-      join(folder, "nydusd"),
-      ["--rlimit-nofile", "0", "--config", config, "--bootstrap", image.bootstrap, "--mountpoint", path, "--log-level", "error"],
-      { stdio: "inherit" },
-    );
-  return [await serve("original", image, start)];
+  // The original must raise the limit of open files, or be told not to.
+  const args = ["--rlimit-nofile", "0", "--config", config, "--bootstrap", image.bootstrap, "--log-level", "error"];
+  return serve(name, (path) =>
+    spawn(join(folder, "nydusd"), ["fuse", ...args, "--thread-num", options.threads, "--mountpoint", path], { stdio: "inherit" }),
+  );
 }
 
-async function serve(name: string, _image: BenchImage, start: (path: string) => ChildProcess): Promise<Target> {
+async function peer(image: BenchImage): Promise<Target[]> {
+  const folder = process.env["NYDUS_PEER_BIN"];
+  return folder === undefined || !existsSync(join(folder, "nydusd")) ? [] : [await nydusd("original", folder, image)];
+}
+
+async function serve(name: string, start: (path: string) => ChildProcess): Promise<Target> {
   const path = mountpoint(name);
   const child = start(path);
   children.push(child);
@@ -154,8 +146,6 @@ async function compare(image: BenchImage, targets: readonly Target[]): Promise<v
     rows.push([name, ...medians.map((value) => value.toFixed(3)), limit.toFixed(2), peerFactor]);
   }
   for (const [key, value] of Object.entries(machine())) console.log(`${key}: ${value}`);
-  console.log(
-    `workers: ${options.threads}, device: ${options.device}; ~ is by the ratio recorded in the specification, not by a run here\n`,
-  );
+  console.log(`workers: ${options.threads}; ~ is by the ratio recorded in the specification, not by a run here\n`);
   console.log(table(rows));
 }

@@ -27,6 +27,8 @@ import {
   fetchesPerBlobMax,
   prefetchRequestBytesDefault,
   prefetchWindowChunks,
+  verifyAheadBytes,
+  verifyAheadChunks,
 } from "./limits.ts";
 import { RecordedChunks } from "./recorded-chunks.ts";
 import { type FetchLane, type FetchRequest, type FetchScheduler, processScheduler } from "./scheduler.ts";
@@ -350,8 +352,8 @@ export class BlobCache implements AsyncDisposable {
   }
 
   /** Verifies what an earlier run left of these chunks; what proves to be damaged is absent then. Callers of one chunk share the work. */
-  async #verifyKept({ store }: Fetching, chunks: readonly number[], limits: WaitLimits): Promise<void> {
-    const verifications = chunks.map((chunk) => {
+  async #verifyKept({ info, store }: Fetching, chunks: readonly number[], limits: WaitLimits): Promise<void> {
+    const verify = (chunk: number): Promise<void> | undefined => {
       if (this.#map?.isKept(chunk) !== true) return undefined;
       let verifying = this.#verifying.get(chunk);
       if (verifying === undefined) {
@@ -361,8 +363,18 @@ export class BlobCache implements AsyncDisposable {
         void this.#track(ended);
       }
       return verifying;
-    });
-    await waitFor(Promise.all(verifications), limits, `the disk of the cache of blob ${this.blob.id}`);
+    };
+    const wanted = chunks.map(verify);
+    // Those behind them too, without anybody waiting: a tree of small files is read in the order of its chunks, and each hand-over to this
+    // thread costs more than its digest (10,700 files: 5 s instead of 0.4).
+    let bytes = 0;
+    const last = Math.max(...chunks);
+    for (let chunk = last + 1; chunk <= last + verifyAheadChunks && chunk < this.chunkCount; chunk++) {
+      bytes += info.uncompressedSize(chunk);
+      if (bytes > verifyAheadBytes || this.#verifying.size > verifyAheadChunks) break;
+      verify(chunk);
+    }
+    await waitFor(Promise.all(wanted), limits, `the disk of the cache of blob ${this.blob.id}`);
   }
 
   /** Waits for the flights of items, new or under way. */

@@ -54,6 +54,10 @@ export const backgroundDeadlineMs = 60_000;
 /** How often a chunk is fetched anew when its bytes were not right. */
 export const verifyRetriesMax = 1;
 
+/** What an earlier run left behind a chunk that is verified for a reader, and is verified along with it. */
+export const verifyAheadChunks = 128;
+export const verifyAheadBytes = 8 * 1024 * 1024;
+
 /** Bytes that a meta blob may hold beside chunk info, header and 32 bytes a chunk: tar headers and ToC. A larger one is not fetched whole. */
 export const metaBlobOthersMax = 128 * 1024;
 
