@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { gunzipSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
-import { openBootstrap } from "@nydus-ts/rafs-format";
+import { hasFeature, openBootstrap } from "@nydus-ts/rafs-format";
 import { registryBackend } from "@nydus-ts/registry-client";
 import type { TestRegistry } from "@nydus-ts/registry-client/testing";
 import { describe, expect, test } from "vitest";
@@ -96,6 +96,22 @@ describe("RAFS version 5", () => {
   });
 });
 
+describe("--batch-size", () => {
+  test("small files are stored together, and every file can be read", async () => {
+    const registry = await startRegistry();
+    const small = layerTar(Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`f${i}`, `content ${i} `.repeat(50)])));
+    registry.putImage("app", "v1", [gzipSync(small)]);
+    const { code, stderr } = await convert(`${registry.host}/app:v1`, `${registry.host}/app:batched`, "--batch-size", "0x10000");
+    expect([code, stderr]).toEqual([0, expect.any(String)]);
+    const { bootstrapTar } = await pull(registry, "app", "batched");
+    const [blob] = openBootstrap(readFileSync(unpack(bootstrapTar).directory.join("image/image.boot"))).blobs;
+    expect(hasFeature(blob, "batch")).toBe(true);
+    const found = await contents(bootstrapTar, fromRegistry(registry, "app"));
+    expect(found["/f7"]).toBe(sha256(Buffer.from("content 7 ".repeat(50))));
+    expect(Object.keys(found)).toHaveLength(20);
+  });
+});
+
 describe("--backend-type localfs", () => {
   test("blobs go to the folder, the manifest lists the bootstrap alone, and the files are there", async () => {
     const registry = await startRegistry();
@@ -120,6 +136,8 @@ describe("--backend-type localfs", () => {
     [["--backend-type", "localfs", "--backend-config", "{}"], 'no "dir"'],
     [["--backend-type", "oss", "--backend-config", "{}"], "not supported by this version"],
     [["--oci-ref", "--fs-version", "5"], "--fs-version 6"],
+    [["--batch-size", "0x1001"], "invalid batch size"],
+    [["--batch-size", "0x10000", "--oci-ref"], "batch"],
     [["--push-retry-delay", "soon"], "--push-retry-delay"],
     [["--prefetch-dir", "/a", "--prefetch-patterns"], "cannot be used"],
     [["--oci-ref=maybe"], "true or false"],

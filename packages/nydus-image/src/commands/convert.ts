@@ -22,9 +22,10 @@ import { createProgress } from "../convert/progress.ts";
 import { reverseImage } from "../convert/reverse.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
 import { readAllInput } from "../io.ts";
-import { parseChunkSize, parseSize } from "../options.ts";
+import { parseChunkSize } from "../options.ts";
 import { switchOption } from "../switch-option.ts";
 import { builderVersion } from "../version.ts";
+import { parseBatchSize } from "./create-rules.ts";
 import { writeWholeText } from "../whole-file.ts";
 
 export interface ConvertFlags {
@@ -202,7 +203,6 @@ function checkFlags(flags: ConvertFlags): void {
   for (const [name, [flag, instead]] of Object.entries(refused)) {
     if (flags[name] !== undefined) throw unsupported(flag, instead);
   }
-  if (parseSize(flags.batchSize, "batch size") > 0) throw unsupported("--batch-size", "leave it out; chunks are then stored one by one");
   if (!/^[0-9]+$/.test(flags.pushRetryCount))
     throw new NydusImageError("IMAGE_ARGUMENT", `invalid --push-retry-count ${flags.pushRetryCount}`);
   if (!/^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$/.test(flags.pushRetryDelay))
@@ -218,11 +218,13 @@ function checkFlags(flags: ConvertFlags): void {
 }
 
 function layerFormat(flags: ConvertFlags): LayerFormat {
+  const chunkSize = parseChunkSize(flags.chunkSize);
   return {
     fsVersion: flags.fsVersion === "5" ? 5 : 6,
     compressor: flags.compressor,
     digester: flags.digester,
-    chunkSize: parseChunkSize(flags.chunkSize),
+    chunkSize,
+    batchSize: parseBatchSize(flags, flags.ociRef ? "targz-ref" : "tar-rafs", chunkSize),
     alignedChunks: flags.fsAlignChunk ?? flags.backendAlignedChunk ?? false,
     ociRef: flags.ociRef ?? false,
   };

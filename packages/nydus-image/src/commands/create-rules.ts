@@ -69,7 +69,7 @@ function refuse(message: string): never {
 }
 
 /** Source: section 2.2, step 5 */
-export function parseBatchSize(flags: CreateFlags, type: SourceType, chunkSize: number): number {
+export function parseBatchSize(flags: Pick<CreateFlags, "batchSize" | "fsVersion">, type: SourceType, chunkSize: number): number {
   const size = parseSize(flags.batchSize, "batch size");
   if (size === 0) return 0;
   if (flags.fsVersion === "5") refuse("`--batch-size` with non-zero value conflicts with `--fs-version 5`");

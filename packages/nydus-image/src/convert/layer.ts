@@ -26,6 +26,8 @@ export interface LayerFormat {
   compressor: Compressor;
   digester: Digester;
   chunkSize: number;
+  /** bytes of a batch of small chunks; 0: each is stored alone */
+  batchSize: number;
   /** version 5: chunks start at multiples of 4 KiB */
   alignedChunks: boolean;
   /** layers stay as they are, and blobs only say where in them things are */
@@ -76,6 +78,7 @@ export async function convertLayer(layer: Descriptor, options: LayerOptions, pro
     digester: format.digester,
     chunkSize: format.chunkSize,
     chunkInfoVersion: 1,
+    batchSize: format.batchSize,
     toc: format.fsVersion === 6,
     explicitUidGid: true,
     ...(format.fsVersion === 5 ? { version5: { alignedChunks: format.alignedChunks } } : {}),
