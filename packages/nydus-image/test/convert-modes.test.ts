@@ -344,3 +344,24 @@ describe("a registry that fails in the middle", () => {
     expect(registry.requests.filter(({ method, path }) => method === "GET" && path.includes("/blobs/"))).toHaveLength(1); // the config
   });
 });
+
+test("--target-archive and --source-archive: a conversion into an archive, and out of one, without a registry", async () => {
+  const work = temporaryDirectory();
+  writeLayout(work.join("in"), [gzipSync(base)]);
+  const archive = work.join("nydus.tar");
+  const first = await convert(`oci:${work.join("in")}:v1`, "app:nydus", "--target-archive", archive, "--work-dir", work.join("tmp"));
+  expect([first.code, first.stderr]).toEqual([0, expect.any(String)]);
+  const back = await convert(
+    "app:nydus",
+    `oci:${work.join("back")}:v1`,
+    "--source-archive",
+    archive,
+    "--reverse",
+    "--work-dir",
+    work.join("tmp"),
+  );
+  expect([back.code, back.stderr]).toEqual([0, expect.any(String)]);
+  expect(readdirSync(work.path).sort()).toEqual(["back", "in", "nydus.tar"]);
+  const missing = await convert("a", "b", "--source-archive", work.join("none.tar"), "--work-dir", work.join("tmp"));
+  expect([missing.code, missing.stderr]).toEqual([1, expect.stringContaining("is not there")]);
+});

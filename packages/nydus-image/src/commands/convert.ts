@@ -1,5 +1,7 @@
 /** `nydus-image convert`: an OCI image in a registry or layout folder becomes a nydus image in a registry or layout folder. Flags as in nydusify: spec/nydusify.md, section 2.1 */
 import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { Compressor, Digester, PrefetchPolicy } from "@nydus-ts/builder";
 import { parsePrefetchPatterns } from "@nydus-ts/builder";
 import { tuneMalloc } from "@nydus-ts/linux";
@@ -22,6 +24,7 @@ import { createProgress } from "../convert/progress.ts";
 import { reverseImage } from "../convert/reverse.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
 import { readAllInput } from "../io.ts";
+import { packArchive, unpackArchive, workDirectory } from "../nydusify/archive.ts";
 import { parseChunkSize } from "../options.ts";
 import { switchOption } from "../switch-option.ts";
 import { builderVersion } from "../version.ts";
@@ -32,6 +35,8 @@ export interface ConvertFlags {
   source: string;
   target?: string;
   targetSuffix?: string;
+  sourceArchive?: string;
+  targetArchive?: string;
   sourceInsecure?: boolean;
   targetInsecure?: boolean;
   plainHttp?: boolean;
@@ -64,8 +69,6 @@ export interface ConvertFlags {
 
 /** Options of nydusify that change the result and are not done: they are refused, not ignored. */
 const refused = {
-  sourceArchive: ["--source-archive", "unpack it and give the folder as --source oci:DIR"],
-  targetArchive: ["--target-archive", "write a layout folder with --target oci:DIR"],
   sourceBackendType: ["--source-backend-type", "models can not be converted; images are read from registries and layout folders"],
   buildCache: ["--build-cache", "a second run writes no blob that is there already"],
   buildCacheTag: ["--build-cache-tag", "a second run writes no blob that is there already"],
@@ -93,6 +96,8 @@ export function addConvert(program: Command, context: Context): void {
     .addOption(
       new Option("--target-suffix <text>", "the result is named as the source, with this text behind the tag").env("TARGET_SUFFIX"),
     )
+    .addOption(new Option("--source-archive <path>", "read the image from this archive of an OCI layout").env("SOURCE_ARCHIVE"))
+    .addOption(new Option("--target-archive <path>", "write the result as such an archive").env("TARGET_ARCHIVE"))
     .addOption(switchOption("--source-insecure", "accept any certificate of the source's registry", "SOURCE_INSECURE"))
     .addOption(switchOption("--target-insecure", "accept any certificate of the target's registry", "TARGET_INSECURE"))
     .addOption(switchOption("--plain-http", "talk HTTP to the registries of this run (loopback addresses: always)", "PLAIN_HTTP"))
@@ -154,8 +159,16 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
     signal,
     ...(flags.plainHttp ? { scheme: "http" as const } : {}),
   };
-  await using source = await openImageSource(flags.source, { ...registry, skipVerify: flags.sourceInsecure ?? false });
-  await using target = await openImageTarget(targetName, { ...registry, skipVerify: flags.targetInsecure ?? false });
+  const { sourceArchive, targetArchive } = flags;
+  await using work =
+    sourceArchive === undefined && targetArchive === undefined ? undefined : await workDirectory(flags.workDir ?? tmpdir());
+  const sourceName = sourceArchive === undefined ? flags.source : `oci:${await unpackArchive(sourceArchive, work!.path)}`;
+  const layout = targetArchive === undefined ? undefined : join(work!.path, "target");
+  await using source = await openImageSource(sourceName, { ...registry, skipVerify: flags.sourceInsecure ?? false });
+  await using target = await openImageTarget(layout === undefined ? targetName : `oci:${layout}`, {
+    ...registry,
+    skipVerify: flags.targetInsecure ?? false,
+  });
   const blobs = await blobStore(flags, target);
   const started = performance.now();
   log.info(`converting ${source.name} to ${target.name}`);
@@ -178,6 +191,7 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
         withReferrer: flags.withReferrer ?? false,
         builderVersion,
       });
+  if (layout !== undefined) await packArchive(layout, targetArchive!);
   const seconds = (performance.now() - started) / 1000;
   const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
   log.info(
