@@ -30,7 +30,12 @@ const filesPerDirectory = 1000;
 const lookups = 20_000;
 
 const results: Record<string, number | undefined>[] = [];
-for (const count of counts) results.push(await measure(count));
+for (const count of counts) {
+  const result = await measure(count);
+  results.push(result);
+  // The last row takes minutes; what is known is not lost with it.
+  process.stderr.write(`${JSON.stringify(result)}\n`);
+}
 const heads = Object.keys(results[0] ?? {});
 const rows = results.map((result) => heads.map((head) => String(result[head] ?? "–")));
 process.stdout.write(`${JSON.stringify(machine())}\nRAFS v${values["fs-version"]}\n\n${table([heads, ...rows])}\n`);
