@@ -1,6 +1,5 @@
 // Stored data of chunks: every compressor, and zran contexts with the gzip data they resume in. Native decoders see hostile bytes here.
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { deflateRawSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { ChunkStoreError, decodeZran, decompress } from "@nydus-ts/chunk-store";
 import { type Compressor, hasFeature, openBlobMeta, type ZranContext } from "@nydus-ts/rafs-format";

@@ -13,7 +13,7 @@ vi.mock(import("../src/file-io.ts"), async (original) => {
   const io = await original();
   // The disk of the moment: each seed has its own.
   return Object.fromEntries(
-    Object.entries(io).map(([name, call]) => [
+    Object.keys(io).map((name) => [
       name,
       (...args: never[]) =>
         ((disk === undefined ? io : disk.wrap(io)) as unknown as Record<string, (...args: never[]) => unknown>)[name]!(...args),

@@ -1,14 +1,5 @@
 /** The commands of `inspect` over one image: text for a person, a value for a program. Source: spec/nydus-image.md, section 13.2 */
-import {
-  type BlobRecord,
-  blobFeatures,
-  EXTENDED_SUPERBLOCK,
-  extendedSuperblockOffset,
-  hasBlobMeta,
-  hasFeature,
-  type Inode,
-  SUPERBLOCK_V5,
-} from "@nydus-ts/rafs-format";
+import { type BlobRecord, EXTENDED_SUPERBLOCK, extendedSuperblockOffset, type Inode, SUPERBLOCK_V5 } from "@nydus-ts/rafs-format";
 import { type BootstrapFile, compressedDataSize, mappedBlock, storedBlobId } from "./bootstrap-file.ts";
 import { blobFeatureNames, hex, quoteBytes, superFlagNames } from "./text.ts";
 
