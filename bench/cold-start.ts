@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { busyboxImage, debianPythonImage, freePort, ownBinaries, pushLayout, run, startRegistry, Workspace } from "@nydus-ts/testkit";
 import { type ColdStart, type ColdStartOptions, type Contender, coldStart } from "./lib/cold-start.ts";
+import { pythonProfile } from "./lib/python-profile.ts";
 import { keepResults, machine, mebibytes, median, table } from "./lib/machine.ts";
 
 const { values } = parseArgs({
@@ -44,12 +45,19 @@ const without = (text: string): boolean => values.only !== undefined && !values.
 const contenders: Contender[] = [];
 if (!without("overlayfs")) contenders.push({ name: "overlayfs", image: "app:oci" });
 if (!without("nydus")) {
-  await run(
-    join(ownBinaries, "nydus-image"),
-    ["convert", "--source", `${registry.host}/app:oci`, "--target", `${registry.host}/app:nydus`],
-    { deadlineMs: 600_000 },
-  );
+  const convert = (tag: string, flags: readonly string[], input: string) =>
+    run(
+      join(ownBinaries, "nydus-image"),
+      ["convert", "--source", `${registry.host}/app:oci`, "--target", `${registry.host}/app:${tag}`, ...flags],
+      {
+        deadlineMs: 600_000,
+        input,
+      },
+    );
+  await convert("nydus", [], "");
+  await convert("nydus-prefetch", ["--prefetch-patterns"], pythonProfile.join("\n"));
   contenders.push({ name: "nydus-ts", image: "app:nydus", binaries: ownBinaries });
+  contenders.push({ name: "nydus-ts, prefetch table", image: "app:nydus-prefetch", binaries: ownBinaries });
   if (peer !== undefined) {
     contenders.push({ name: "original", image: "app:nydus", binaries: peer });
     contenders.push({ name: "original, amplify_io 0", image: "app:nydus", binaries: peer, nydusdConfig: { amplify_io: 0 } });
