@@ -135,8 +135,9 @@ export function addConvert(program: Command, context: Context): void {
       ),
     )
     .addOption(new Option("--output-json <path>", "file for sizes and times as JSON").env("OUTPUT_JSON"))
-    .addOption(new Option("--push-retry-count <count>", "further attempts of a push that fails").default("3").env("PUSH_RETRY_COUNT"))
-    .addOption(new Option("--push-retry-delay <duration>", "pause between them, such as 5s").default("5s").env("PUSH_RETRY_DELAY"));
+    // Checked, and without effect: the registry client tries again by itself, after the pause that the registry asks for.
+    .addOption(new Option("--push-retry-count <count>").default("3").env("PUSH_RETRY_COUNT").hideHelp())
+    .addOption(new Option("--push-retry-delay <duration>").default("5s").env("PUSH_RETRY_DELAY").hideHelp());
   for (const [flag] of Object.values(refused)) command.addOption(new Option(`${flag} <value>`).hideHelp());
   for (const flag of ignored) command.addOption(new Option(`${flag} [value]`).hideHelp());
   command.action(async (flags: ConvertFlags) => {
