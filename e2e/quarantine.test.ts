@@ -6,7 +6,7 @@ import { busyboxImage, mountsUnder, ownBinaries, run, until } from "@nydus-ts/te
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { sha256 } from "./lib/golden-image.ts";
 import { bootstrapOf, snapshotsOf } from "./lib/snapshots.ts";
-import { expectNothingLeft, fuseMounts, imageFiles, type Stack, startPod, startStack } from "./lib/stack.ts";
+import { expectNothingLeft, fuseMounts, imageFiles, type Stack, startPod, startStack, untilConnected } from "./lib/stack.ts";
 
 const credentials = { username: "robot", password: "s3cret" };
 
@@ -71,6 +71,7 @@ describe("a node that comes up again without its registry, without credentials, 
     truncateSync(bootstrap, 5_000);
     const asked = registry.requests.length;
     await stack.snapshotter.restart();
+    await untilConnected(stack);
     const aside = await until("the damaged image to be set aside", async () => {
       const found = await broken();
       return found.length > 0 ? found : undefined;

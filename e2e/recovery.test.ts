@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { until } from "@nydus-ts/testkit";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readerCommand, readerRuns, stopReader, withoutPageCache } from "./lib/reader.ts";
-import { convert, expectNothingLeft, imageFiles, pushApp, type Stack, startPod, startStack } from "./lib/stack.ts";
+import { convert, expectNothingLeft, imageFiles, pushApp, type Stack, startPod, startStack, untilConnected } from "./lib/stack.ts";
 
 describe.each(["shared", "dedicated"] as const)("containers go on reading (daemon_mode %s)", (daemonMode) => {
   let stack: Stack;
@@ -23,11 +23,7 @@ describe.each(["shared", "dedicated"] as const)("containers go on reading (daemo
     await readerRuns(stack.containerd, pod.containerId);
     const daemons = stack.snapshotter.daemons();
     await stack.snapshotter.restart("SIGKILL");
-    // A killed snapshotter leaves a dead socket; containerd that dialled it backs off for up to 3 s (spec/containerd.md 7).
-    await until("containerd to reach the snapshotter", async () => {
-      const { code } = await stack.containerd.ctr(["snapshots", "--snapshotter", "nydus", "ls"], { namespace: "k8s.io", check: false });
-      return code === 0 || undefined;
-    });
+    await untilConnected(stack);
     // Orderly restarts, however quick, make containerd's next call wait: the pull below has no second try.
     for (let round = 0; round < 3; round++) await stack.snapshotter.restart("SIGTERM");
     expect(await stopReader(stack.containerd, pod.containerId, pod.logFile)).toMatch(/^rounds \d+$/);

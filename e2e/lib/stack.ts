@@ -146,3 +146,11 @@ export async function expectNothingLeft(stack: Stack): Promise<void> {
     throw new Error(`still there after all images were removed:\n${last.join("\n")}`);
   });
 }
+
+/** A killed snapshotter leaves a dead socket; containerd that dialled it refuses calls for up to 3 s (spec/containerd.md 7). */
+export async function untilConnected(stack: Stack): Promise<void> {
+  await until("containerd to reach the snapshotter", async () => {
+    const { code } = await stack.containerd.ctr(["snapshots", "--snapshotter", "nydus", "ls"], { namespace: "k8s.io", check: false });
+    return code === 0 || undefined;
+  });
+}
