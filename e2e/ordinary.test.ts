@@ -12,7 +12,8 @@ describe("an ordinary image through the nydus snapshotter", () => {
     .digest("hex");
 
   beforeAll(async () => {
-    stack = await startStack();
+    // In this mode no daemon is started ahead of need.
+    stack = await startStack({ snapshotter: { daemonMode: "dedicated" } });
     image = await pushApp(stack, "ordinary", files);
   });
   afterAll(() => stack?.[Symbol.asyncDispose]());

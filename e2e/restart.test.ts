@@ -39,8 +39,8 @@ test("an orderly restart refuses or drops no dial: the socket is served or not t
     }
     const { served = 0, ENOENT = 0, ...failed } = await counts;
     // Both states were seen, so the restarts were really watched.
-    expect(served).toBeGreaterThan(20);
-    expect(ENOENT).toBeGreaterThan(20);
+    expect(served).toBeGreaterThanOrEqual(20);
+    expect(ENOENT).toBeGreaterThanOrEqual(20);
     expect(failed).toEqual({});
   } finally {
     await workspace[Symbol.asyncDispose]();
