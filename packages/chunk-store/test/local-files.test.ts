@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BlobMeta, type Bootstrap, cacheFileNames, openBootstrap, readMetaFile } from "@nydus-ts/rafs-format";
 import { goldenAbsent, goldenCase, goldenDir, readBootstrap } from "@nydus-ts/testkit";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { type BlobBackend, BlobCache, FetchScheduler, localfsBackend } from "../src/index.ts";
 
 const absent = goldenDir() === undefined;
@@ -128,5 +128,22 @@ describe.skipIf(absent)(`the local files of a cache${absent ? ` (${goldenAbsent}
     expect(warnings).toHaveLength(1);
     expect(warnings[0]).toContain(blob.id);
     expect(await readAll(nobody)).toMatchObject({ damagedChunks: 0 });
+  });
+
+  test("what lies behind a chunk is verified along with it, but only where a digest can prove it", async () => {
+    await copyOriginal();
+    const data = Buffer.from(truth);
+    const unproven = 4;
+    data.fill(0, meta.uncompressedOffset(unproven), meta.uncompressedOffset(unproven) + meta.uncompressedSize(unproven));
+    await writeFile(join(directory, names.data), data);
+    const digests = bootstrap.chunkDigests(0);
+    const digestOf = (chunk: number): Uint8Array | undefined => (chunk === unproven ? undefined : digests(chunk));
+    const options = { directory, blob, backend: nobody, digestOf, digester: blob.digester, scheduler: new FetchScheduler() };
+    await using cache = await BlobCache.open(options);
+    const isReady = (chunk: number): boolean => (((cache.ready[chunk >> 5] as number) >>> (chunk & 31)) & 1) === 1;
+    await cache.ensure([0], { deadlineMs: 10_000 });
+    await vi.waitFor(() => expect([1, 2, 3, 5, 6].map(isReady)).toEqual([true, true, true, true, true]));
+    // An image that is mounted later may know its digest.
+    expect(isReady(unproven)).toBe(false);
   });
 });

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { findInlinedBootstrap, openBootstrap, tocTailBytes } from "@nydus-ts/rafs-format";
 import { describe, expect, test } from "vitest";
@@ -141,7 +141,7 @@ describe("converting an image", () => {
     const { manifest: pushed } = await pull(registry, "nydus", "v1");
     expect(manifest.layers).toEqual(pushed.layers);
     expect(manifest.annotations).not.toHaveProperty("containerd.io/snapshot/nydus-source-reference");
-    expect(readdirSync(work.join("spool"))).toEqual([]);
+    expect(existsSync(work.join("spool"))).toBe(false);
   });
 
   test("a prefetch list becomes the prefetch table of the image", async () => {

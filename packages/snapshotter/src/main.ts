@@ -125,17 +125,20 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
   await using side = new AsyncDisposableStack();
   if (config.metrics.address !== "") side.use(await serveMetrics(config.metrics.address, metrics, log));
   if (config.system.enable) side.use(await startController(config.system, { rafs, snapshots, instances, layout, reconcile: repair, log }));
-  await listen(server, config.address, { uid: config.uid, gid: config.gid });
+  const socket = await listen(server, config.address, { uid: config.uid, gid: config.gid });
   log.info({ address: config.address, root: layout.root, version: packageVersion, mode: config.daemon_mode }, "nydus-snapshotter is ready");
   // Restoring goes on beside the first calls: each waits for its own image only. A daemon ahead of need comes after, so that one of an
   // earlier run is found.
   void repair()
-    .then(() => rafs.startAhead())
+    .then(() => {
+      // Nobody would end a daemon that starts while this program ends.
+      if (!io.terminate.aborted) rafs.startAhead();
+    })
     .catch((error) => log.error({ error: messageOf(error) }, "reconciling failed"));
 
   await aborted(io.terminate);
   log.info({}, "told to end");
-  await stopListening(server, config.address, 2_000);
+  await stopListening(server, socket, 2_000);
   await garbage.close();
   if (config.cleanup_on_close) await rafs.stopAll();
   else await rafs.release();

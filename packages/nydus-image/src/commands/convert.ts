@@ -1,6 +1,5 @@
 /** `nydus-image convert`: an OCI image in a registry or layout folder becomes a nydus image in a registry or layout folder. Flags as in nydusify: spec/nydusify.md, section 2.1 */
 import { readFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Compressor, Digester, PrefetchPolicy } from "@nydus-ts/builder";
 import { parsePrefetchPatterns } from "@nydus-ts/builder";
@@ -24,7 +23,8 @@ import { createProgress } from "../convert/progress.ts";
 import { reverseImage } from "../convert/reverse.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
 import { readAllInput } from "../io.ts";
-import { packArchive, unpackArchive, workDirectory } from "../nydusify/archive.ts";
+import { packArchive, unpackArchive } from "../nydusify/archive.ts";
+import { workDirectory } from "../work-directory.ts";
 import { parseChunkSize } from "../options.ts";
 import { switchOption } from "../switch-option.ts";
 import { builderVersion } from "../version.ts";
@@ -161,8 +161,7 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
     ...(flags.plainHttp ? { scheme: "http" as const } : {}),
   };
   const { sourceArchive, targetArchive } = flags;
-  await using work =
-    sourceArchive === undefined && targetArchive === undefined ? undefined : await workDirectory(flags.workDir ?? tmpdir());
+  await using work = sourceArchive === undefined && targetArchive === undefined ? undefined : await workDirectory(flags.workDir);
   const sourceName = sourceArchive === undefined ? flags.source : `oci:${await unpackArchive(sourceArchive, work!.path)}`;
   const layout = targetArchive === undefined ? undefined : join(work!.path, "target");
   await using source = await openImageSource(sourceName, { ...registry, skipVerify: flags.sourceInsecure ?? false });

@@ -1,8 +1,5 @@
 /** An OCI image becomes a nydus image: all layers at once, then one bootstrap over them. Source: spec/nydusify.md, section 2; spec/images.md */
 import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { CompressPool, cloneTree, compressorNumbers, digesterNumbers, mergeLayers } from "@nydus-ts/builder";
 import { type Descriptor, type ImageManifest, MEDIA_TYPES, RegistryImage } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
@@ -29,6 +26,7 @@ import type { ConvertOptions } from "./options.ts";
 import { listReferrer } from "./referrers.ts";
 import { type SelectedImage, selectImages } from "./select.ts";
 import { Together } from "./together.ts";
+import { workDirectory } from "../work-directory.ts";
 
 export interface ConvertResult {
   /** what the target's name stands for now */
@@ -45,15 +43,12 @@ export interface ConvertResult {
  * @throws NydusImageError IMAGE_SOURCE, IMAGE_UNSUPPORTED; RegistryError; BuilderError
  */
 export async function convertImage(options: ConvertOptions): Promise<ConvertResult> {
-  const parent = options.workDirectory ?? tmpdir();
-  await mkdir(parent, { recursive: true });
-  const workDirectory = await mkdtemp(join(parent, "nydus-convert-"));
+  await using work = await workDirectory(options.workDirectory);
   await using pool = new CompressPool();
   try {
-    return await new Conversion(options, workDirectory, pool).run();
+    return await new Conversion(options, work.path, pool).run();
   } finally {
     options.progress.stop();
-    await rm(workDirectory, { recursive: true, force: true });
   }
 }
 

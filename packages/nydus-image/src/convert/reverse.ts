@@ -2,8 +2,7 @@
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createReadStream, createWriteStream } from "node:fs";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { finished, pipeline } from "node:stream/promises";
 import { createGunzip, createGzip } from "node:zlib";
@@ -22,6 +21,7 @@ import type { ConvertOptions } from "./options.ts";
 import type { LayerProgress } from "./progress.ts";
 import { type SelectedImage, selectImages } from "./select.ts";
 import { Together } from "./together.ts";
+import { workDirectory } from "../work-directory.ts";
 
 export type ReverseOptions = Pick<ConvertOptions, "source" | "target" | "platforms" | "workDirectory" | "progress" | "signal">;
 
@@ -33,14 +33,11 @@ const layerTypes = { gzip: "application/vnd.oci.image.layer.v1.tar+gzip", none: 
  * @throws NydusImageError IMAGE_SOURCE: no nydus image; IMAGE_UNSUPPORTED: its data are elsewhere
  */
 export async function reverseImage(options: ReverseOptions): Promise<ConvertResult> {
-  const parent = options.workDirectory ?? tmpdir();
-  await mkdir(parent, { recursive: true });
-  const workDirectory = await mkdtemp(join(parent, "nydus-reverse-"));
+  await using work = await workDirectory(options.workDirectory);
   try {
-    return await new Reversal(options, workDirectory).run();
+    return await new Reversal(options, work.path).run();
   } finally {
     options.progress.stop();
-    await rm(workDirectory, { recursive: true, force: true });
   }
 }
 

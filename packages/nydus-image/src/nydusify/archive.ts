@@ -1,6 +1,6 @@
 /** OCI layouts in one tar, as `file://PATH` of `copy` names them. Source: spec/nydusify.md, section 8 */
 import { createReadStream } from "node:fs";
-import { mkdir, mkdtemp, open, readdir, rm, rmdir, stat } from "node:fs/promises";
+import { mkdir, open, readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { readArchive } from "@nydus-ts/builder";
 import { NydusImageError } from "../errors.ts";
@@ -14,19 +14,6 @@ const layoutMember = /^(?:\.\/)?(oci-layout|index\.json|blobs\/sha256\/[0-9a-f]{
 
 export function archivePath(reference: string): string | undefined {
   return reference.startsWith(scheme) ? reference.slice(scheme.length) : undefined;
-}
-
-/** A new directory in `parent`, which goes again, and `parent` with it if it was made for this. */
-export async function workDirectory(parent: string): Promise<{ path: string } & AsyncDisposable> {
-  const made = await mkdir(parent, { recursive: true });
-  const path = await mkdtemp(join(parent, "nydusify-"));
-  return {
-    path,
-    async [Symbol.asyncDispose]() {
-      await rm(path, { recursive: true, force: true });
-      if (made !== undefined) await rmdir(parent).catch(() => {});
-    },
-  };
 }
 
 /** Unpacks the one image of an archive into a layout folder. @throws NydusImageError IMAGE_SOURCE */

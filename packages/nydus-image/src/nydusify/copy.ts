@@ -12,7 +12,8 @@ import { Together } from "../convert/together.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
 import { blobsInCopyMax } from "../limits.ts";
 import { switchOption } from "../switch-option.ts";
-import { archivePath, packArchive, unpackArchive, workDirectory } from "./archive.ts";
+import { archivePath, packArchive, unpackArchive } from "./archive.ts";
+import { workDirectory } from "../work-directory.ts";
 import { openSource } from "./image.ts";
 
 interface CopyFlags {

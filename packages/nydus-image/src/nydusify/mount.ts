@@ -22,7 +22,7 @@ import { localDirectory } from "../convert/blob-store.ts";
 import { NydusImageError } from "../errors.ts";
 import { nydusdStartDeadlineMs, nydusdStopDeadlineMs } from "../limits.ts";
 import { switchOption } from "../switch-option.ts";
-import { workDirectory } from "./archive.ts";
+import { workDirectory } from "../work-directory.ts";
 import { onePlatform, openSource, readBootstrapLayer, readHalves } from "./image.ts";
 
 interface MountFlags {

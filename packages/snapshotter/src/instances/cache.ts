@@ -13,6 +13,9 @@ export const CACHE_SUFFIXES = [
   "",
 ] as const;
 
+/** The id of a data layer's blob, from the layer's digest; undefined when it is none. */
+export const blobIdOf = (layerDigest: string | undefined): string | undefined => /^sha256:([0-9a-f]{64})$/.exec(layerDigest ?? "")?.[1];
+
 /** The files of a blob that are there. */
 export function cacheFilesOf(cache: string, blobId: string): string[] {
   return CACHE_SUFFIXES.map((suffix) => join(cache, blobId + suffix)).filter((path) => existsSync(path));

@@ -1,6 +1,69 @@
+import { lstatSync } from "node:fs";
 import { parseMirrors } from "@nydus-ts/mirror-config";
 import { credentialOfAuth, type ProxyOptions, RegistryError, registryBackend, staticCredentials } from "@nydus-ts/registry-client";
 import { z } from "zod";
+import { messageOf, SnapshotterError } from "../errors.ts";
+import { imageRefOf, LABELS, type Labels } from "../layers/labels.ts";
+import { probeDeadlineMs, probeKeptMs } from "../limits.ts";
+import type { Log } from "../log.ts";
+import { blobIdOf, cacheFilesOf } from "./cache.ts";
+import type { ConfigSource } from "./config-source.ts";
+
+export interface PullProbesOptions {
+  /** Folder of the blob cache. */
+  readonly cache: string;
+  readonly configs: ConfigSource;
+  readonly log: Log;
+}
+
+/** Looks, while an image is pulled, whether its data can be had. One look for an image's blob, however many layers or clients ask. */
+export class PullProbes {
+  readonly #options: PullProbesOptions;
+  /** Running or just ended, by image and blob. */
+  readonly #looks = new Map<string, Promise<void>>();
+
+  constructor(options: PullProbesOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * @param labels  of a blob layer; without an image reference among them nothing is known, and nothing is asked
+   * @throws SnapshotterError IMAGE_DATA, IMAGE_UNKNOWN
+   */
+  look(labels: Labels): Promise<void> {
+    const blobId = blobIdOf(labels[LABELS.layerDigest]);
+    const image = imageRefOf(labels);
+    if (blobId === undefined || image === undefined) return Promise.resolve();
+    const key = `${image} ${blobId}`;
+    const running = this.#looks.get(key);
+    if (running !== undefined) return running;
+    const looking = this.#look(image, blobId, labels);
+    this.#looks.set(key, looking);
+    const forget = () => {
+      if (this.#looks.get(key) === looking) this.#looks.delete(key);
+    };
+    // What worked holds for the rest of the pull; after a failure the next pull looks again.
+    looking.then(() => setTimeout(forget, probeKeptMs).unref(), forget);
+    return looking;
+  }
+
+  async #look(image: string, blobId: string, labels: Labels): Promise<void> {
+    const { cache, configs, log } = this.#options;
+    for (const path of cacheFilesOf(cache, blobId)) if (lstatSync(path).blocks > 0) return;
+    const { text } = await configs.configure({ key: "pull", bootstrap: undefined, labels });
+    try {
+      const outcome = await probeBlob(text, blobId, { deadlineMs: probeDeadlineMs });
+      if (outcome === "unknown")
+        log.warn({ image, blob: blobId, ms: probeDeadlineMs }, "the registry did not say in time whether the image's data can be had");
+    } catch (error) {
+      throw new SnapshotterError(
+        "IMAGE_DATA",
+        `image ${image}: its data cannot be fetched from where nydusd would ask, so no container could read it: ${messageOf(error)}; if containerd pulls from another host, tell remote.mirrors_config.dir or containerd_config_path`,
+        { cause: error },
+      );
+    }
+  }
+}
 
 // The keys of a registry back end in nydusd's configuration, version 1. Source: spec/nydusd.md 3.5.2.
 const backendSchema = z.object({

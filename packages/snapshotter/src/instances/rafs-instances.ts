@@ -8,35 +8,17 @@ import type { Layout } from "../config/layout.ts";
 import { Daemon, type DaemonMode, type DaemonSettings } from "../daemons/daemon.ts";
 import { isAlive } from "../daemons/process.ts";
 import { messageOf, SnapshotterError } from "../errors.ts";
-import { imageRefOf, LABELS, type Labels } from "../layers/labels.ts";
-import {
-  daemonPollMs,
-  daemonStartDeadlineMs,
-  idleDaemonMs,
-  mountAttemptsMax,
-  mountDeadlineMs,
-  probeDeadlineMs,
-  probeKeptMs,
-  restoresInFlightMax,
-} from "../limits.ts";
+import type { Labels } from "../layers/labels.ts";
+import { daemonPollMs, daemonStartDeadlineMs, idleDaemonMs, mountAttemptsMax, mountDeadlineMs, restoresInFlightMax } from "../limits.ts";
 import type { Log } from "../log.ts";
 import type { Instances } from "../snapshotter.ts";
 import type { DaemonRecord, InstanceRecord, InstanceStore } from "../store/instances.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import { measureUsage, type Usage } from "../store/usage.ts";
 import { type BootstrapFile, readBootstrap } from "./bootstrap.ts";
-import { cacheFilesOf } from "./cache.ts";
-import { probeBlob } from "./pull-probe.ts";
-
-/** What the configuration of one instance is made from. */
-export interface ConfigSource {
-  /**
-   * The daemon's configuration for this image, with credentials, and the reference it was made for.
-   * @param request.bootstrap  absent while the image is being pulled: then the labels must name it
-   * @throws SnapshotterError IMAGE_UNKNOWN: no reference is known for the image
-   */
-  configure(request: { key: string; bootstrap: Snapshot | undefined; labels: Labels }): Promise<{ text: string; image: string }>;
-}
+import { blobIdOf, cacheFilesOf } from "./cache.ts";
+import type { ConfigSource } from "./config-source.ts";
+import { PullProbes } from "./pull-probe.ts";
 
 export interface RafsInstancesOptions {
   readonly store: InstanceStore;
@@ -66,13 +48,13 @@ export class RafsInstances implements Instances {
   #stops: Promise<unknown> = Promise.resolve();
   /** Prefetch lists for the next mount of a reference. */
   readonly #prefetch = new Map<string, string[]>();
-  /** Looks at the data of images being pulled, running or just ended, by image and blob. */
-  readonly #probes = new Map<string, Promise<void>>();
+  readonly #probes: PullProbes;
   #expectedUntilMs = 0;
   #idleTimer: NodeJS.Timeout | undefined;
 
   constructor(options: RafsInstancesOptions) {
     this.#options = options;
+    this.#probes = new PullProbes({ cache: options.layout.cache, configs: options.configs, log: options.log });
     // Known from the first call on, so that nobody starts a second daemon beside one that lives.
     for (const record of options.store.daemons()) {
       if (options.layout.owns(record)) this.#daemon(record);
@@ -122,37 +104,7 @@ export class RafsInstances implements Instances {
   }
 
   probe(labels: Labels): Promise<void> {
-    const blobId = blobIdOf(labels[LABELS.layerDigest]);
-    const image = imageRefOf(labels);
-    if (blobId === undefined || image === undefined || this.#options.mode === "none") return Promise.resolve();
-    const key = `${image} ${blobId}`;
-    const running = this.#probes.get(key);
-    if (running !== undefined) return running;
-    const probing = this.#probe(image, blobId, labels);
-    this.#probes.set(key, probing);
-    const forget = () => {
-      if (this.#probes.get(key) === probing) this.#probes.delete(key);
-    };
-    // What worked holds for the rest of the pull; after a failure the next pull looks again.
-    probing.then(() => setTimeout(forget, probeKeptMs).unref(), forget);
-    return probing;
-  }
-
-  async #probe(image: string, blobId: string, labels: Labels): Promise<void> {
-    const { layout, configs, log } = this.#options;
-    for (const path of cacheFilesOf(layout.cache, blobId)) if (lstatSync(path).blocks > 0) return;
-    const { text } = await configs.configure({ key: "pull", bootstrap: undefined, labels });
-    try {
-      const outcome = await probeBlob(text, blobId, { deadlineMs: probeDeadlineMs });
-      if (outcome === "unknown")
-        log.warn({ image, blob: blobId, ms: probeDeadlineMs }, "the registry did not say in time whether the image's data can be had");
-    } catch (error) {
-      throw new SnapshotterError(
-        "IMAGE_DATA",
-        `image ${image}: its data cannot be fetched from where nydusd would ask, so no container could read it: ${messageOf(error)}; if containerd pulls from another host, tell remote.mirrors_config.dir or containerd_config_path`,
-        { cause: error },
-      );
-    }
+    return this.#options.mode === "none" ? Promise.resolve() : this.#probes.look(labels);
   }
 
   async cacheUsage(layerDigest: string): Promise<Usage> {
@@ -234,7 +186,9 @@ export class RafsInstances implements Instances {
   async release(): Promise<void> {
     clearTimeout(this.#idleTimer);
     this.#expectedUntilMs = 0;
-    await this.removeIdleDaemons();
+    await this.removeIdleDaemons().catch((error) =>
+      this.#options.log.warn({ error: messageOf(error) }, "an idle daemon could not be stopped; the next start removes it"),
+    );
     await Promise.all(this.daemons().map((daemon) => daemon.release()));
   }
 
@@ -463,8 +417,6 @@ export class RafsInstances implements Instances {
     store.removeDaemon(daemon.place.id);
   }
 }
-
-const blobIdOf = (layerDigest: string | undefined): string | undefined => /^sha256:([0-9a-f]{64})$/.exec(layerDigest ?? "")?.[1];
 
 /** The daemon's own message where it gave one; else what happened to the request. */
 function ownWords(error: unknown): string {

@@ -8,7 +8,7 @@ import { imageRefOf, type Labels } from "../layers/labels.ts";
 import { containerdDeadlineMs } from "../limits.ts";
 import type { Log } from "../log.ts";
 import type { Snapshot } from "../store/snapshots.ts";
-import type { ConfigSource } from "./rafs-instances.ts";
+import type { ConfigSource } from "./config-source.ts";
 import { completeTemplate, type Template } from "./template.ts";
 
 export interface RegistryConfigOptions {

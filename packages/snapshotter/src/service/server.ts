@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, lstatSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import http2 from "node:http2";
 import { connect } from "node:net";
 import { dirname, join } from "node:path";
@@ -101,6 +101,13 @@ export function createServer(snapshotter: Snapshotter, options: { log: Log; obse
   return server;
 }
 
+/** A socket file as it was made: another process may have put one of its own in its place. */
+export interface SocketFile {
+  readonly path: string;
+  readonly dev: number;
+  readonly ino: number;
+}
+
 /**
  * Listens on a unix socket. A socket file nobody answers on is replaced.
  *
@@ -111,7 +118,7 @@ export function createServer(snapshotter: Snapshotter, options: { log: Log; obse
  * @param owner  of the socket file
  * @throws SnapshotterError CONFIG_INVALID: another process listens there, or the path is no socket
  */
-export async function listen(server: grpc.Server, path: string, owner: { uid: number; gid: number }): Promise<void> {
+export async function listen(server: grpc.Server, path: string, owner: { uid: number; gid: number }): Promise<SocketFile> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   await removeStaleSocket(path);
   const unnamed = unnamedBeside(path);
@@ -124,25 +131,27 @@ export async function listen(server: grpc.Server, path: string, owner: { uid: nu
   });
   chmodSync(unnamed, 0o660);
   chownSync(unnamed, owner.uid, owner.gid);
+  const { dev, ino } = lstatSync(unnamed);
   renameSync(unnamed, path);
+  return { path, dev, ino };
 }
 
 /**
  * Stops serving: running calls get `graceMs` to finish, then their connections are cut.
  *
  * The name goes first, so that containerd, which dials again as soon as its connection ends, waits for the successor. Who has dialled
- * before that may still be in the queue of accept(2); closed there, before the server's preface, he would back off like one refused.
+ * before that may still be in the queue of accept(2); a connection that is closed there, before
+ * the server's preface, makes containerd back off like a refused one.
  * The queue is first in, first out: once a connection of our own is served, all earlier ones are.
  */
-export async function stopListening(server: grpc.Server, path: string, graceMs: number): Promise<void> {
-  const unnamed = unnamedBeside(path);
-  try {
-    renameSync(path, unnamed);
+export async function stopListening(server: grpc.Server, socket: SocketFile, graceMs: number): Promise<void> {
+  const now = lstatSync(socket.path, { throwIfNoEntry: false });
+  if (now?.dev === socket.dev && now.ino === socket.ino) {
+    const unnamed = unnamedBeside(socket.path);
+    renameSync(socket.path, unnamed);
     await connectionServed(unnamed, graceMs);
-  } catch {
-    // Somebody removed the name already; nobody can have dialled since.
+    rmSync(unnamed, { force: true });
   }
-  rmSync(unnamed, { force: true });
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(() => server.forceShutdown(), graceMs);
   server.tryShutdown(() => {
@@ -159,10 +168,13 @@ const unnamedBeside = (path: string): string => join(dirname(path), `.${process.
 function connectionServed(path: string, deadlineMs: number): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const session = http2.connect("http://localhost", { createConnection: () => connect(path) });
-  session.setTimeout(deadlineMs, () => session.destroy());
+  const timer = setTimeout(() => session.destroy(), deadlineMs);
   session.once("remoteSettings", () => session.destroy());
   session.on("error", () => {});
-  session.once("close", resolve);
+  session.once("close", () => {
+    clearTimeout(timer);
+    resolve();
+  });
   return promise;
 }
 

@@ -5,6 +5,7 @@ import type { Layout } from "../config/layout.ts";
 import { chainIdOf } from "../containerd/image-lookup.ts";
 import { SnapshotterError } from "../errors.ts";
 import { readBootstrap } from "../instances/bootstrap.ts";
+import { blobIdOf as blobIdFromDigest } from "../instances/cache.ts";
 import { containerdKey, imageRefOf, LABELS } from "../layers/labels.ts";
 import { reasonOf } from "../layers/layer.ts";
 import type { InstanceStore } from "../store/instances.ts";
@@ -86,7 +87,7 @@ async function explainLayer(
 
 /** Named by the layer's label; without one, by the chain id: the diff id of a data layer is its blob's id (spec/images.md 2.4). */
 function blobIdOf(snapshot: Snapshot, parent: Snapshot | undefined, ids: Iterable<string>): string | undefined {
-  const labelled = /^sha256:([0-9a-f]{64})$/.exec(snapshot.labels[LABELS.layerDigest] ?? "")?.[1];
+  const labelled = blobIdFromDigest(snapshot.labels[LABELS.layerDigest]);
   if (labelled !== undefined) return labelled;
   const below = parent?.labels[LABELS.target];
   return [...ids].find(
