@@ -7,7 +7,7 @@
 // 256 MiB ends the run with the words that repeat it. `--count` is for each target.
 import { readdirSync } from "node:fs";
 import { join, resolve as resolvePath } from "node:path";
-import { parseArgs } from "node:util";
+import { type ParseArgsConfig, parseArgs } from "node:util";
 import { Worker } from "node:worker_threads";
 import type { Report, WorkerData } from "./worker.ts";
 
@@ -15,26 +15,40 @@ const caseBytesMax = 256 * 1024 * 1024;
 /** A worker's heap; what hostile bytes make a reader allocate beyond is a failure. */
 const heapMiB = 1024;
 
-const { values } = parseArgs({
-  options: {
-    target: { type: "string", default: "all" },
-    count: { type: "string", default: "20000" },
-    seed: { type: "string", default: "1" },
-    from: { type: "string", default: "0" },
-    golden: { type: "string" },
-    "case-ms": { type: "string", default: "20000" },
-    folder: { type: "string", default: join(import.meta.dirname, "targets") },
-  },
-});
+const options = {
+  target: { type: "string", default: "all" },
+  count: { type: "string", default: "20000" },
+  seed: { type: "string", default: "1" },
+  from: { type: "string", default: "0" },
+  golden: { type: "string" },
+  "case-ms": { type: "string", default: "20000" },
+  folder: { type: "string", default: join(import.meta.dirname, "targets") },
+  help: { type: "boolean", short: "h", default: false },
+} as const satisfies ParseArgsConfig["options"];
+
+const values = parse();
 const folder = resolvePath(values.folder);
-const names = readdirSync(folder).map((file) => file.slice(0, -".ts".length));
+const names = targets();
+if (values.help) {
+  console.log(`Usage: npm run fuzz -- [OPTIONS]
+
+  --target NAME[,NAME]  what is read: all, ${names.join(", ")} (default: all)
+  --count N             mutated inputs for each target (default: 20000)
+  --seed N              another seed gives other inputs (default: 1)
+  --from N              the first case, to repeat one (default: 0)
+  --golden DIR          folder of golden data, for more to start from (default: $NYDUS_GOLDEN)
+  --case-ms N           milliseconds after which a case hangs (default: 20000)
+  --folder DIR          other targets
+  -h, --help            this text`);
+  process.exit(0);
+}
 const caseMsMax = whole("case-ms", 1);
 const count = whole("count", 1);
 const seed = whole("seed", 0);
 const from = whole("from", 0);
 const golden = values.golden ?? process.env["NYDUS_GOLDEN"];
 const wanted = values.target === "all" ? names : values.target.split(",");
-for (const name of wanted) if (!names.includes(name)) throw new TypeError(`no target ${name}; there are ${names.join(", ")}`);
+for (const name of wanted) if (!names.includes(name)) refuse(`no target ${name}; there are ${names.join(", ")}`);
 
 let total = 0;
 for (const name of wanted) {
@@ -82,6 +96,27 @@ function run(name: string): Promise<string | undefined> {
 
 function whole(option: "count" | "seed" | "from" | "case-ms", min: number): number {
   const value = Number(values[option]);
-  if (!Number.isSafeInteger(value) || value < min) throw new TypeError(`--${option} takes a whole number from ${min}`);
+  if (!Number.isSafeInteger(value) || value < min) refuse(`--${option} takes a whole number from ${min}, not ${values[option]}`);
   return value;
+}
+
+function parse() {
+  try {
+    return parseArgs({ options }).values;
+  } catch (error) {
+    refuse((error as Error).message);
+  }
+}
+
+function targets(): string[] {
+  try {
+    return readdirSync(folder).map((file) => file.slice(0, -".ts".length));
+  } catch (error) {
+    refuse((error as Error).message);
+  }
+}
+
+function refuse(why: string): never {
+  console.error(`fuzz: ${why.split("\n")[0]}; see --help`);
+  process.exit(2);
 }

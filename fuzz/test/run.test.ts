@@ -38,6 +38,22 @@ describe("the driver", () => {
     expect([again.code, again.output]).toEqual([1, expect.stringContaining("byte 20 was changed")]);
   });
 
+  test("tells its options when it is asked", async () => {
+    const { code, output } = await fuzz(["--help"]);
+    expect([code, output]).toEqual([0, expect.stringMatching(/^Usage: npm run fuzz.*layers.*--count N/s)]);
+  });
+
+  test.each([
+    [["--target", "nothing"], "no target nothing; there are "],
+    [["--count", "many"], "--count takes a whole number from 1, not many"],
+    [["--speed", "1"], "Unknown option '--speed'"],
+    [["all"], "Unexpected argument 'all'"],
+    [["--folder", "/nowhere"], "ENOENT"],
+  ])("refuses %j in one line", async (args, words) => {
+    const { code, output } = await fuzz(args);
+    expect([code, output.trim().split("\n")]).toEqual([2, [expect.stringContaining(words)]]);
+  });
+
   test("ends a case that hangs", async () => {
     const { code, output } = await fuzz([...own, "--target", "hang", "--case-ms", "1000"]);
     expect([code, output]).toEqual([1, expect.stringContaining("hang: a case takes more than 1000 ms; --target hang --seed 1 --from 0")]);

@@ -154,7 +154,6 @@ describe.skipIf(!hasGolden)("recorded command lines", () => {
     ["no JSON", "{", "is no JSON"],
     ["another version", '{"version":2,"entries":[{"name":"a","type":"dir"}]}', "unknown version 2"],
     ["nothing in it", '{"version":1,"entries":[]}', "has no entries"],
-    ["a path out of it", toc({ name: "../a", type: "dir" }), '".."'],
     ["an unknown kind", toc({ name: "a", type: "odd" }), 'unknown type "odd"'],
     ["no digest", toc({ name: "a", type: "reg", size: 5, offset: 1 }), "is missing digest or chunk digest"],
     ["a chunk without its file", toc({ name: "a", type: "chunk", chunkOffset: 4096 }), "is a chunk without its file"],

@@ -72,6 +72,8 @@ export class TarTreeBuilder {
   add(member: TarMember): TreeNode | undefined {
     const names = components(member.name);
     if (names.length === 1 && skipped.has(names[0])) return undefined;
+    // Such a member stands for nothing that could be named: containerd ignores it.
+    if (names.length === 0 && member.name.split("/").includes("..")) return undefined;
     this.entryCount++;
     const name = names.pop();
     if (name === undefined) {
@@ -191,15 +193,18 @@ function replaceDirectory(old: TreeNode, node: TreeNode): TreeNode {
   return node;
 }
 
-/** Names of a path; `.` and empty ones mean nothing. @throws BuilderError BUILD_TAR for `..`, which could leave the image */
+/**
+ * Names of a path from the root of the image; `.` and empty ones mean nothing. `..` takes the name before it away and never leads above the
+ * root, as in containerd, which cleans a path before it joins it to the root (core/archive/tar.go, applyNaive).
+ */
 function components(path: string): string[] {
-  const names = path.split("/").filter((name) => name !== "" && name !== ".");
-  for (const name of names) {
-    if (name === "..")
-      throw new BuilderError("BUILD_TAR", `tarball: failed to get file name from tar entry with path ${printable(path)}: it contains ".."`);
+  const names: string[] = [];
+  for (const name of path.split("/")) {
     if (name.length > nameBytesMax)
       throw new BuilderError("BUILD_LIMIT", `a name in ${printable(path)} is longer than ${nameBytesMax} bytes`);
     if (name.includes("\0")) throw new BuilderError("BUILD_TAR", `a name in ${printable(path)} contains a NUL byte`);
+    if (name === "..") names.pop();
+    else if (name !== "" && name !== ".") names.push(name);
   }
   return names;
 }
