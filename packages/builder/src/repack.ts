@@ -3,7 +3,8 @@ import { blobFeatures, chunkFlags } from "@nydus-ts/rafs-format";
 import { type BlobEntry, newBlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type Destination } from "./artifact.ts";
 import { BlobTail } from "./blob-tail.ts";
-import { type Compressor, compressHere, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
+import { type Compressed, type Compressor, compressHere, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
+import { type BlobKey, encryptItem, looksPadded } from "./encryption.ts";
 import { BuilderError } from "./errors.ts";
 import { chunksPerBlobMax } from "./limits.ts";
 
@@ -20,6 +21,8 @@ export interface RepackOptions {
   features: number;
   /** a tar header stands behind each section, as in blobs with a bootstrap inside */
   sectionHeaders: boolean;
+  /** encrypts the blob; version 6 only */
+  key: BlobKey | undefined;
 }
 
 /** Where the bytes of a chunk come from; both verify it. */
@@ -34,6 +37,8 @@ const alignment = 4096;
 export class RepackedBlob implements AsyncDisposable {
   /** the row of the blob table; whole after `commit` */
   readonly blob: BlobEntry;
+  /** chunk info and header, plain, as the cache file `<id>.blob.meta` holds them; after `commit`, version 6 only */
+  metaFile: Buffer | undefined;
   readonly #options: RepackOptions;
   readonly #artifact: Artifact;
   readonly #chunks: StoredChunk[] = [];
@@ -46,7 +51,8 @@ export class RepackedBlob implements AsyncDisposable {
     let features = blobFeatures.capTarToc | options.features;
     if (options.version === 6) features |= blobFeatures.aligned;
     if (options.version === 6 && options.sectionHeaders) features |= blobFeatures.hasTarHeader;
-    if (options.version === 6 && options.chunkInfoVersion === 2) features |= blobFeatures.chunkInfoV2;
+    if (options.version === 6 && (options.chunkInfoVersion === 2 || options.key)) features |= blobFeatures.chunkInfoV2;
+    if (options.key) features |= blobFeatures.encrypted;
     this.blob = newBlobEntry({
       id: "",
       chunkSize: options.chunkSize,
@@ -54,6 +60,10 @@ export class RepackedBlob implements AsyncDisposable {
       digester: digesterNumbers[options.digester],
       features: features >>> 0,
     });
+    if (!options.key) return;
+    this.blob.cipher = 1;
+    this.blob.metaDigest = options.key.key;
+    this.blob.cipherIv = options.key.iv;
   }
 
   /** @throws BuilderError BUILD_OUTPUT */
@@ -67,12 +77,14 @@ export class RepackedBlob implements AsyncDisposable {
     if (index >= chunksPerBlobMax) throw new BuilderError("BUILD_LIMIT", `more than ${chunksPerBlobMax} chunks in one blob`);
     const isPlain = (chunk.flags & chunkFlags.compressed) === 0;
     const taken = isPlain || chunk.blob.compressor === this.blob.compressor ? await bytes.stored(chunk) : undefined;
-    const stored = taken ? { bytes: taken, compressed: !isPlain } : await compressHere(await bytes.data(chunk), this.#options.compressor);
+    const encoded = taken ? { bytes: taken, compressed: !isPlain } : await compressHere(await bytes.data(chunk), this.#options.compressor);
+    const stored = await this.#encrypt(encoded, chunk, bytes);
     const moved: StoredChunk = {
       ...chunk,
       blob: this.blob,
       index,
-      flags: (chunk.flags & chunkFlags.crc32) | (stored.compressed ? chunkFlags.compressed : 0),
+      flags:
+        (chunk.flags & chunkFlags.crc32) | (stored.compressed ? chunkFlags.compressed : 0) | (this.#options.key ? chunkFlags.encrypted : 0),
       compressedOffset: this.#storedBytes,
       compressedSize: stored.bytes.length,
       uncompressedOffset: this.#uncompressedCursor,
@@ -84,17 +96,27 @@ export class RepackedBlob implements AsyncDisposable {
     return moved;
   }
 
+  async #encrypt(encoded: Compressed, chunk: StoredChunk, bytes: ChunkBytes): Promise<Compressed> {
+    const { key } = this.#options;
+    if (!key) return encoded;
+    const isSafe = !encoded.compressed || !looksPadded(encoded.bytes);
+    return isSafe
+      ? { bytes: encryptItem(encoded.bytes, key), compressed: encoded.compressed }
+      : { bytes: encryptItem(await bytes.data(chunk), key), compressed: false };
+  }
+
   /** Writes what describes the chunks and makes the blob appear. Its id is the SHA-256 of the file. */
   async commit(): Promise<void> {
     const { blob } = this;
-    const { version, sectionHeaders, chunkInfoVersion, compressor } = this.#options;
-    const tail = new BlobTail(this.#artifact, { inlineBootstrap: sectionHeaders, toc: false, hashDigests: true });
+    const { version, sectionHeaders, compressor, key } = this.#options;
+    const chunkInfoVersion = key ? 2 : this.#options.chunkInfoVersion;
+    const tail = new BlobTail(this.#artifact, { inlineBootstrap: sectionHeaders, toc: false, hashDigests: true, key });
     blob.uncompressedSize = this.#uncompressedCursor;
     await tail.endData({ offset: 0, storedBytes: this.#storedBytes, uncompressedBytes: blob.uncompressedSize });
     if (version === 6) {
       const chunks = this.#chunks;
       const digests = chunks.map((chunk) => chunk.digest);
-      await tail.appendMeta(
+      this.metaFile = await tail.appendMeta(
         blob,
         { bytes: writeChunkInfo(chunks, { version: chunkInfoVersion }), count: chunks.length, digests },
         compressor,

@@ -1,37 +1,12 @@
 /** The data of an image's chunks, whatever its blobs are: native, batches, encrypted, gzip layers that stayed as they are, tarfs, version 5. */
 import { basename } from "node:path";
-import { type BlobBackend, ChunkReader, localfsBackend, recordedChunkInfo } from "@nydus-ts/chunk-store";
+import { type BlobBackend, ChunkReader, recordedChunkInfo } from "@nydus-ts/chunk-store";
 import { type BlobRecord, type FileChunk, hasBlobMeta, hasFeature, metaBlobId } from "@nydus-ts/rafs-format";
 import { type BootstrapFile, storedBlobId } from "./bootstrap-file.ts";
-import { NydusImageError, unsupported } from "./errors.ts";
+import { NydusImageError } from "./errors.ts";
 import { blobReadDeadlineMs } from "./limits.ts";
 
 const tarReadBytes = 1024 * 1024;
-
-export interface BackendFlags {
-  blob?: string | undefined;
-  blobDir?: string;
-  backendType?: string;
-  backendConfig?: string;
-  backendConfigFile?: string;
-}
-
-/**
- * Where the stored bytes of blobs come from, by the options that verbs share.
- * @param options  how the verb names its options in the message
- * Source: spec/nydus-image.md, section 3, GETBACKEND
- */
-export function openBackend(flags: BackendFlags, options: string): BlobBackend {
-  if (flags.backendType === "localfs") throw new NydusImageError("IMAGE_ARGUMENT", "Use --blob-dir to specify localfs backend");
-  if (flags.backendType !== undefined) {
-    if (flags.backendConfig === undefined && flags.backendConfigFile === undefined)
-      throw new NydusImageError("IMAGE_ARGUMENT", "--backend-config or --backend-config-file must be specified");
-    throw unsupported("--backend-type", "give the blobs with --blob-dir, or mount the image with `nydusd fuse`");
-  }
-  if (flags.blob !== undefined) return localfsBackend({ blobFile: flags.blob });
-  if (flags.blobDir !== undefined) return localfsBackend({ dir: flags.blobDir });
-  throw new NydusImageError("IMAGE_ARGUMENT", `invalid backend configuration, ${options} must be specified`);
-}
 
 /** The record of a blob with the id under which the back end has it. */
 export function storedBlob(file: BootstrapFile, blob: BlobRecord): BlobRecord {

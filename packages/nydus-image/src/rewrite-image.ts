@@ -1,11 +1,13 @@
 /** An image that is read, changed in part, and written again: what `optimize` and `compact` share. */
 import {
   type BlobEntry,
+  type BlobKey,
   type ChunkBytes,
   type Compressor,
   compressorNumbers,
   type Digester,
   type LoadedImage,
+  newBlobKey,
   type TreeNode,
 } from "@nydus-ts/builder";
 import { type Bootstrap, digesters, superFlags } from "@nydus-ts/rafs-format";
@@ -22,14 +24,12 @@ export interface EditableImage extends LoadedImage {
 
 /**
  * An image whose chunks may be moved.
- * @throws NydusImageError IMAGE_UNSUPPORTED (tarfs: its data is not stored in chunks; encrypted: a new blob would need the key)
+ * @throws NydusImageError IMAGE_UNSUPPORTED (tarfs: its blobs are the layers' tars, of which nothing can be left out)
  */
 export function editable({ image }: LayerFile, verb: string): EditableImage {
   const { flags } = image.bootstrap;
   if ((flags & superFlags.tarfsMode) !== 0n)
     throw unsupported(`${verb} of a tarfs image`, "its data is a plain tar; build it with `--type tar-rafs`");
-  if ((flags & superFlags.encryptionAes128Xts) !== 0n)
-    throw unsupported(`${verb} of an encrypted image`, "build it again with `create --encrypt`");
   return { ...image, prefetch: prefetchNodes(image) };
 }
 
@@ -63,7 +63,7 @@ export function writeEdited(image: EditableImage, blobs: readonly BlobEntry[]): 
     chunkSize: bootstrap.chunkSize,
     compressor: compressorNumbers[compressorOf(bootstrap.flags)],
     digester: digesters.indexOf(digesterOf(bootstrap)),
-    cipher: 0,
+    cipher: blobs.some(({ cipher }) => cipher !== 0) ? 1 : 0,
     explicitUidGid: (bootstrap.flags & superFlags.explicitUidGid) !== 0n,
     hasXattr: !isV5 || order.some((node) => node.xattrs !== undefined),
     prefetch,
@@ -78,6 +78,11 @@ export function digesterOf(bootstrap: Bootstrap): Digester {
 export function blobCompressorOf(bootstrap: Bootstrap): Compressor {
   const compressor = compressorOf(bootstrap.flags);
   return compressor === "gzip" ? "zstd" : compressor;
+}
+
+/** A key for a new blob, where the image is encrypted: chunks of several blobs, each with a key of its own, come together in it. */
+export function newKeyFor({ flags }: Bootstrap): BlobKey | undefined {
+  return (flags & superFlags.encryptionAes128Xts) === 0n ? undefined : newBlobKey();
 }
 
 /** Bytes of the chunks of an image, by their blob's place in its table. */

@@ -3,11 +3,12 @@ import { RepackedBlob, type TreeNode, writeArtifact } from "@nydus-ts/builder";
 import { hasFeature } from "@nydus-ts/rafs-format";
 import type { BlobEntry, StoredChunk } from "@nydus-ts/rafs-format/writer";
 import { type Command, Option } from "commander";
+import { type BackendFlags, openBackend } from "../blob-backend.ts";
 import { compressedDataSize } from "../bootstrap-file.ts";
 import { type BlobUse, planCompaction } from "../compaction.ts";
 import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
-import { type BackendFlags, ImageChunks, openBackend } from "../image-chunks.ts";
+import { ImageChunks } from "../image-chunks.ts";
 import { loadLayerFile, parseChunkDict } from "../layer-file.ts";
 import type { Log } from "../log.ts";
 import { isDirectory, parseInteger } from "../options.ts";
@@ -19,6 +20,7 @@ import {
   digesterOf,
   type EditableImage,
   editable,
+  newKeyFor,
   nodesOf,
   writeEdited,
 } from "../rewrite-image.ts";
@@ -42,9 +44,14 @@ export function addCompact(program: Command, context: Context): void {
     .description("write blobs anew without the chunks that nobody uses, small ones together")
     .requiredOption("-B, --bootstrap <path>", "image")
     .requiredOption("-D, --blob-dir <dir>", "directory of the image's blobs, and for new ones")
-    .option("--backend-type <type>", "kind of remote storage")
-    .addOption(new Option("--backend-config <json>", "its configuration").conflicts("backendConfigFile"))
-    .option("--backend-config-file <path>", "file of its configuration")
+    .option("--backend-type <type>", "where the blobs are: registry, localfs")
+    .addOption(
+      new Option(
+        "--backend-config <json>",
+        'its configuration: {"host": "HOST", "repo": "NAME", "auth": "BASE64"} or {"dir": "DIRECTORY"}',
+      ).conflicts("backendConfigFile"),
+    )
+    .option("--backend-config-file <path>", "the same in a file")
     .option("--min-used-ratio <percent>", "blobs of which less is used are written anew", "0")
     .option("--compact-blob-size <bytes>", "smaller blobs are joined", "10485760")
     .option("--max-compact-size <bytes>", "size of a joined blob", "104857600")
@@ -67,7 +74,7 @@ async function compact(context: Context, flags: CompactFlags): Promise<void> {
   const layersToCompact = parseInteger(flags.layersToCompact, Number.MAX_SAFE_INTEGER);
   const file = await loadLayerFile(flags.bootstrap, "bootstrap", log);
   log.info(`load bootstrap ${JSON.stringify(flags.bootstrap)} successfully`);
-  await using backend = openBackend(flags, "--blob-dir or --backend-type");
+  await using backend = await openBackend(flags, "--blob-dir or --backend-type");
   if (!(await isDirectory(flags.blobDir)))
     throw new NydusImageError("IMAGE_ARGUMENT", `directory to store blobs does not exist: ${flags.blobDir}`);
   const image = editable(file, "compact");
@@ -202,6 +209,7 @@ async function rebuild(
     chunkInfoVersion: bootstrap.blobs.some((each) => hasFeature(each, "chunkInfoV2")) ? 2 : 1,
     features: 0,
     sectionHeaders: false,
+    key: newKeyFor(bootstrap),
   });
   const index = new Map(image.blobs.map((entry, i) => [entry, i]));
   const place = (chunk: StoredChunk) => index.get(chunk.blob)!;

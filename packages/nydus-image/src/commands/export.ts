@@ -1,12 +1,13 @@
 /** `nydus-image export --block`: an image as a raw block device. Source: spec/nydus-image.md, sections 3.8 and 15 */
 import { readFile, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { localfsBackend } from "@nydus-ts/chunk-store";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { deviceLayout, writeDevice } from "../block-device.ts";
 import { readBootstrapFile } from "../bootstrap-file.ts";
 import type { Context } from "../context.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
-import { ImageChunks, openBackend } from "../image-chunks.ts";
+import { ImageChunks } from "../image-chunks.ts";
 import { featuresLine } from "../text.ts";
 import { writeVerityTree } from "../verity.ts";
 import { writeWholeFile } from "../whole-file.ts";
@@ -70,7 +71,7 @@ async function exportBlock(context: Context, flags: ExportFlags): Promise<void> 
   const file = await readBootstrapFile(image.bootstrap);
   context.log().info(featuresLine(file.bootstrap));
   const layout = deviceLayout(file);
-  await using backend = openBackend({ blobDir: image.directory }, "--localfs-dir");
+  await using backend = localfsBackend({ dir: image.directory });
   const chunks = new ImageChunks(file, backend, io.signal);
   const path = flags.output ?? join(image.directory, `${basename(image.bootstrap)}.disk`);
   const isDevice = await stat(path).then(

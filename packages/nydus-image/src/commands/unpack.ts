@@ -1,10 +1,11 @@
 /** `nydus-image unpack`: an image becomes one tar. Source: spec/nydus-image.md, section 14 */
 import type { Bootstrap, FileType, Inode } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
+import { type BackendFlags, openBackend } from "../blob-backend.ts";
 import { type BootstrapFile, readBootstrapFile } from "../bootstrap-file.ts";
 import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
-import { type BackendFlags, ImageChunks, openBackend } from "../image-chunks.ts";
+import { ImageChunks } from "../image-chunks.ts";
 import { encodeTarEntry, type TarEntry, tarEnd, tarPadding } from "../tar-writer.ts";
 import { writeWholeFile } from "../whole-file.ts";
 import { chooseBootstrap } from "./check.ts";
@@ -37,9 +38,14 @@ export function addUnpack(program: Command, context: Context): void {
     .requiredOption("--output <path>", "the tar")
     .addOption(new Option("-b, --blob <path>", "file of the image's blob").conflicts(["blobDir", "backendType"]))
     .addOption(new Option("-D, --blob-dir <dir>", "directory of the image's blobs").conflicts("backendType"))
-    .option("--backend-type <type>", "kind of remote storage")
-    .addOption(new Option("--backend-config <json>", "its configuration").conflicts("backendConfigFile"))
-    .option("--backend-config-file <path>", "file of its configuration")
+    .option("--backend-type <type>", "where the blobs are: registry, localfs")
+    .addOption(
+      new Option(
+        "--backend-config <json>",
+        'its configuration: {"host": "HOST", "repo": "NAME", "auth": "BASE64"} or {"dir": "DIRECTORY"}',
+      ).conflicts("backendConfigFile"),
+    )
+    .option("--backend-config-file <path>", "the same in a file")
     .action(async (argument: string | undefined, flags: UnpackFlags, command: Command) => {
       if (flags.output === "") throw new NydusImageError("IMAGE_ARGUMENT", "invalid empty --output option");
       await unpack(context, await readBootstrapFile(chooseBootstrap(argument, flags.bootstrap, command)), flags);
@@ -48,7 +54,7 @@ export function addUnpack(program: Command, context: Context): void {
 
 async function unpack(context: Context, file: BootstrapFile, flags: UnpackFlags): Promise<void> {
   const { bootstrap } = file;
-  await using backend = bootstrap.blobs.length === 0 ? undefined : openBackend(flags, "--blob, --blob-dir or --backend-type");
+  await using backend = bootstrap.blobs.length === 0 ? undefined : await openBackend(flags, "--blob, --blob-dir or --backend-type");
   try {
     const chunks = backend && new ImageChunks(file, backend, context.io.signal);
     await writeWholeFile(flags.output, (output) => writeMembers(output, bootstrap, chunks, context.io.signal));

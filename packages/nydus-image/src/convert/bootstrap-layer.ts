@@ -16,10 +16,16 @@ export interface BootstrapLayer {
  * Equal input gives equal bytes: owners and times are zero.
  *
  * @param metaFiles  by blob id; their order is the order in the tar
+ * @param more  other files, by their whole name
  */
-export async function packBootstrapLayer(bootstrap: Buffer, metaFiles: ReadonlyMap<string, Buffer>): Promise<BootstrapLayer> {
+export async function packBootstrapLayer(
+  bootstrap: Buffer,
+  metaFiles: ReadonlyMap<string, Buffer>,
+  more: ReadonlyMap<string, Buffer> = new Map(),
+): Promise<BootstrapLayer> {
   const parts = [tarHeader("image", 0o755, 0, "5"), ...member("image/image.boot", bootstrap)];
   for (const [id, bytes] of metaFiles) parts.push(...member(`image/${id}.blob.meta`, bytes));
+  for (const [name, bytes] of more) parts.push(...member(name, bytes));
   parts.push(Buffer.alloc(2 * blockBytes));
   const tar = Buffer.concat(parts);
   return { gzip: await gzipAsync(tar), diffId: `sha256:${createHash("sha256").update(tar).digest("hex")}` };

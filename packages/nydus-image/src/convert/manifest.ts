@@ -23,6 +23,12 @@ export const annotations = {
   sourceDigest: `${prefix}nydus-source-digest`,
   sourceReference: `${prefix}nydus-source-reference`,
   builderVersion: `${prefix}nydus-builder-version`,
+  /** on the bootstrap layer of a committed image: digests of the blobs that commits added */
+  commitBlobs: `${prefix}nydus-commit-blobs`,
+  /** on the bootstrap layer of an optimised image: id of the blob with the data of the listed files */
+  prefetchBlob: `${prefix}nydus-separated-blob-with-prefetch-files`,
+  /** our own, on a blob layer that is no layer of the image: "dictionary" or "prefetch" */
+  role: "nydus-ts.role",
   /** our own: digest of the conversion's options, by which an equal conversion knows its result again */
   options: "nydus-ts.convert-options",
 } as const;

@@ -89,10 +89,12 @@ class Reversal {
     const what = `${source.name} (${descriptor.digest})`;
     if (!isNydusManifest(manifest)) throw new NydusImageError("IMAGE_SOURCE", `${what} is not a nydus image: there is nothing to reverse`);
     const blobs = manifest.layers.slice(0, -1);
-    if (blobs.length === 0) throw unsupported(`${what} keeps its data outside of the registry; reversing it`, "keep the OCI image");
+    const hot = `sha256:${manifest.layers.at(-1)?.annotations?.[annotations.prefetchBlob]}`;
+    const ofImage = blobs.filter((blob) => blob.digest !== hot && blob.annotations?.[annotations.role] === undefined);
+    if (ofImage.length === 0) throw unsupported(`${what} keeps its data outside of the registry; reversing it`, "keep the OCI image");
     this.#sourceBytes += [manifest.config, ...manifest.layers].reduce((total, { size }) => total + size, 0);
     const config = await readBlob(manifest.config, source, { bytesMax: configBytesMax, signal });
-    const layers = await this.#together.all(blobs.map((blob) => () => this.#layer(blob, blobs)));
+    const layers = await this.#together.all(ofImage.map((blob) => () => this.#layer(blob, blobs)));
     const newConfig = rewriteConfig(
       config,
       layers.map(({ diffId }) => diffId),

@@ -11,12 +11,12 @@ import { addCheck } from "./check.ts";
 import { addCopy } from "./copy.ts";
 import { createNydusifyLog, type Level, levels, type NydusifyLog } from "./log.ts";
 import { addMount } from "./mount.ts";
+import { addOptimize } from "./optimize.ts";
 
 /** Commands of the original that are not done: they say so, and what to do instead. */
 const absent = {
   commit:
     "build a layer with `nydus-image create` and add it with `nydus-image merge --parent-bootstrap`, or commit the OCI image and convert it",
-  optimize: "convert with --prefetch-patterns, which names what is fetched first",
   chunkdict: "convert without a chunk dictionary",
 } as const;
 
@@ -41,6 +41,7 @@ export async function nydusify(argv: readonly string[], io: Io): Promise<0 | 1> 
   addMount(program, context);
   addBuild(program, context);
   addCopy(program, context);
+  addOptimize(program, context);
   for (const [name, instead] of Object.entries(absent)) {
     program
       .command(name)
