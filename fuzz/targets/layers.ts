@@ -8,7 +8,7 @@ import { BuilderError } from "@nydus-ts/builder";
 import { blobFeatures, RafsError } from "@nydus-ts/rafs-format";
 import { type BlobEntry, newBlobEntry, type StoredChunk } from "@nydus-ts/rafs-format/writer";
 import { ByteStream, type TarInput } from "../../packages/builder/src/sources/byte-stream.ts";
-import type { ChunkSink } from "../../packages/builder/src/sources/chunk-sink.ts";
+import type { ChunkSink, ChunkSlot } from "../../packages/builder/src/sources/chunk-sink.ts";
 import { readTarTree } from "../../packages/builder/src/sources/tar.ts";
 import { ContextCutter } from "../../packages/builder/src/zran/contexts.ts";
 import { GzipReader } from "../../packages/builder/src/zran/gzip-reader.ts";
@@ -119,7 +119,7 @@ class Sink implements ChunkSink {
     return new Uint8Array(bytes);
   }
 
-  async add(data: Uint8Array<ArrayBuffer>): Promise<StoredChunk> {
+  add(data: Uint8Array, { chunks, index }: ChunkSlot): void {
     this.#cutter?.finishChunk();
     const blob = this.#blob;
     const digest = new Uint8Array(32);
@@ -137,7 +137,7 @@ class Sink implements ChunkSink {
     };
     blob.uncompressedSize += chunkSize;
     blob.compressedSize += data.length;
-    return chunk;
+    chunks[index] = chunk;
   }
 }
 

@@ -38,8 +38,9 @@ export async function buildBundles(): Promise<void> {
   const used = new Set<string>();
   const bundles = [
     ...Object.entries(executables).map(([executable, name]) => [executable, entryOf(name)] as const),
-    // nydusd's worker threads have their own: they start four times and need a tenth of it.
+    // Worker threads have their own: nydusd starts four, a build one a core, and they need a tenth of it.
     ["fuse-worker", join(repositoryRoot, "packages/nydusd/src/fuse-worker.ts")] as const,
+    ["pack-worker", join(repositoryRoot, "packages/builder/src/pack-worker.ts")] as const,
   ];
   for (const [bundle, entryPoint] of bundles) {
     await build({

@@ -15,15 +15,15 @@ export type Destination = { file: string } | { directory: string };
 export interface AppendOptions {
   /** false: the bytes stay out of the running SHA-256, which the digest array of a blob asks for */
   hashed?: boolean;
-  /** called once the bytes are needed no more, so that their buffer can be used again */
-  release?: () => void;
 }
 
 /** What the bytes of a blob go to. Without a commit before it, disposing leaves nothing behind. */
 export interface BlobOutput extends AsyncDisposable {
   /** bytes appended so far */
   readonly position: number;
+  /** The bytes must stay as they are until a `flush` after it is done. */
   append(bytes: Uint8Array, options?: AppendOptions): Promise<void>;
+  flush(): Promise<void>;
   /** SHA-256 of what was appended so far. */
   digest(): Buffer;
   /** Makes the output appear under its name; returns its path. */
@@ -38,7 +38,6 @@ export class Artifact implements BlobOutput {
   readonly #direct: boolean;
   readonly #hash: Hash = createHash("sha256");
   #pending: Uint8Array[] = [];
-  #releases: Array<() => void> = [];
   #pendingBytes = 0;
   #position = 0;
   #done = false;
@@ -71,21 +70,18 @@ export class Artifact implements BlobOutput {
     return this.#position;
   }
 
-  async append(bytes: Uint8Array, { hashed = true, release }: AppendOptions = {}): Promise<void> {
-    if (release) this.#releases.push(release);
+  async append(bytes: Uint8Array, { hashed = true }: AppendOptions = {}): Promise<void> {
     if (bytes.length === 0) return;
     if (hashed) this.#hash.update(bytes);
     this.#pending.push(bytes);
     this.#pendingBytes += bytes.length;
     this.#position += bytes.length;
-    if (this.#pendingBytes >= writeBatchBytes) await this.#flush();
+    if (this.#pendingBytes >= writeBatchBytes) await this.flush();
   }
 
-  async #flush(): Promise<void> {
+  async flush(): Promise<void> {
     let parts = this.#pending;
-    const releases = this.#releases;
     this.#pending = [];
-    this.#releases = [];
     this.#pendingBytes = 0;
     while (parts.length > 0) {
       // writev(2) may write less than asked for, also on a full disk: the next call then says why.
@@ -96,7 +92,6 @@ export class Artifact implements BlobOutput {
       }
       if (bytesWritten > 0) parts[0] = parts[0].subarray(bytesWritten);
     }
-    for (const release of releases) release();
   }
 
   digest(): Buffer {
@@ -107,7 +102,7 @@ export class Artifact implements BlobOutput {
   async commit(id: string): Promise<string> {
     const path = "file" in this.#destination ? this.#destination.file : join(this.#destination.directory, id);
     try {
-      await this.#flush();
+      await this.flush();
       if (!this.#direct) await this.#handle.sync();
       await this.#handle.close();
       this.#done = true;

@@ -60,7 +60,7 @@ export class BlobTail {
   async appendMeta(blob: BlobEntry, info: ChunkInfo, compressor: Compressor): Promise<Buffer> {
     const artifact = this.#artifact;
     const { key } = this.#options;
-    const encoded = await compressHere(info.bytes, compressor);
+    const encoded = compressHere(info.bytes, compressor);
     const stored = key ? encryptItem(encoded.bytes, key) : encoded.bytes;
     const usedCompressor = encoded.compressed ? compressor : "none";
     blob.ciCompressor = compressorNumbers[usedCompressor];
@@ -84,7 +84,7 @@ export class BlobTail {
   }
 
   async appendBootstrap(bootstrap: Buffer): Promise<void> {
-    const stored = await compressHere(bootstrap, this.#options.toc ? "zstd" : "none");
+    const stored = compressHere(bootstrap, this.#options.toc ? "zstd" : "none");
     const offset = this.#artifact.position;
     await this.#artifact.append(stored.bytes);
     await this.#artifact.append(writeSectionHeader(sectionNames.bootstrap, stored.bytes.length));

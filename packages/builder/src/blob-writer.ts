@@ -1,31 +1,34 @@
 /**
- * Writes one data blob: chunks come in, equal ones are stored once, the rest is compressed in parallel and written in the order it came.
+ * Writes one data blob: chunks come in, are digested and compressed in parallel, a buffer full of them at a time, and in the order they came
+ * equal ones are left out and the rest gets its place and is written.
  *
- * Invariants: chunk indexes and uncompressed offsets are given when a chunk comes in, stored offsets when its turn to be written comes, so
- * the bytes never depend on which compression finishes first. At most `bytesInFlightMax` bytes and `chunksInFlightMax` chunks wait.
+ * Invariants: chunks get indexes and offsets in the order they came in, so the bytes never depend on which buffer is packed first. Two
+ * chains keep that order: `#turn` for the places of chunks, `#writes` for what is stored, since a batch is compressed after its place is
+ * known. A buffer goes back to the pool when all of it is written, also after a failure.
  * Source: spec/nydus-image.md, sections 7 and 8
  */
-import { blobFeatures, chunkFlags, crc32c } from "@nydus-ts/rafs-format";
+import { blobFeatures, chunkFlags } from "@nydus-ts/rafs-format";
 import {
   type Batch,
   type BlobEntry,
   newBlobEntry,
   roundUp,
   type StoredChunk,
+  type TreeNode,
   writeBatchContexts,
   writeChunkInfo,
 } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type BlobOutput, type Destination } from "./artifact.ts";
 import { BlobTail, type ChunkInfo } from "./blob-tail.ts";
-import { BufferPool } from "./buffer-pool.ts";
 import { CacheFiles } from "./cache-files.ts";
 import { type ChunkDictionary, chunkKey } from "./chunk-dictionary.ts";
-import { type Compressed, type Compressor, compressorNumbers, type Digester, digest, digesterNumbers } from "./codecs.ts";
+import { type Compressor, compressHere, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 import type { CompressPool } from "./compress-pool.ts";
-import { type BlobKey, encryptItem, looksPadded } from "./encryption.ts";
+import { type BlobKey, encryptItem } from "./encryption.ts";
 import { BuilderError } from "./errors.ts";
-import { bytesInFlightMax, chunksInFlightMax, chunksPerBlobMax } from "./limits.ts";
-import type { ChunkSink } from "./sources/chunk-sink.ts";
+import { chunksPerBlobMax, chunksPerBufferMax } from "./limits.ts";
+import { digestBytes, type Packed, type PackJob, pieceStart } from "./pack.ts";
+import type { ChunkSink, ChunkSlot } from "./sources/chunk-sink.ts";
 
 /** Cache files of a daemon instead of a blob; nothing is compressed in them. */
 export interface CacheDestination {
@@ -116,11 +119,26 @@ export class GivenBlob implements BuiltBlob {
   }
 }
 
-/** One piece of the blob: a chunk, or a batch of them back to back in `data`. */
+/** One piece of the blob: a chunk, or a batch of them back to back. `bytes` are what is stored of it. */
 interface Item {
-  data: Uint8Array<ArrayBuffer>;
+  bytes: Uint8Array;
+  compressed: boolean;
   members: StoredChunk[];
   batch: Batch | undefined;
+}
+
+/** A batch that is still being filled, or compressed. */
+interface OpenBatch {
+  data: Uint8Array<SharedArrayBuffer>;
+  members: StoredChunk[];
+  batch: Batch;
+}
+
+/** A buffer that is being filled, and where the records of its chunks go. */
+interface Filling {
+  job: PackJob & { plain: boolean[] };
+  slots: ChunkSlot[];
+  end: number;
 }
 
 export class BlobWriter implements DataWriter, AsyncDisposable {
@@ -133,19 +151,17 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
   readonly #options: BlobOptions;
   readonly #dictionary: ChunkDictionary;
   readonly #pool: CompressPool;
-  readonly #buffers = new BufferPool();
   readonly #chunks: StoredChunk[] = [];
   readonly #batches: Batch[] = [];
   /** the batch that small files go to; `data` is as long as it is filled */
-  #open: Item | undefined;
+  #open: OpenBatch | undefined;
+  #filling: Filling | undefined;
   #opened: { output: BlobOutput; tail: BlobTail } | undefined;
   #uncompressedCursor = 0;
   #storedBytes = 0;
-  #bytesInFlight = 0;
-  #chunksInFlight = 0;
   #turn: Promise<void> = Promise.resolve();
+  #writes: Promise<void> = Promise.resolve();
   #failure: unknown;
-  #wake: (() => void) | undefined;
 
   constructor(options: BlobOptions, dictionary: ChunkDictionary, pool: CompressPool) {
     this.#options = options;
@@ -153,52 +169,167 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     this.#pool = pool;
   }
 
-  allocate(bytes: number): Uint8Array<ArrayBuffer> {
-    return this.#buffers.take(bytes);
+  /** @throws BuilderError of a chunk before, as `add` does */
+  async allocate(bytes: number): Promise<Uint8Array> {
+    const filling = await this.#room(bytes, false);
+    return new Uint8Array(filling.job.buffer, filling.end, bytes);
+  }
+
+  /** The last that was allocated. @throws BuilderError BUILD_LIMIT, BUILD_OUTPUT */
+  add(data: Uint8Array, slot: ChunkSlot): void {
+    this.#take(this.#filling as Filling, data.length, slot);
   }
 
   /**
-   * Resolves as soon as the next chunk may come; stored offsets of the result are valid after `finishData`.
-   * @throws BuilderError BUILD_LIMIT, BUILD_OUTPUT
+   * Takes the data of a file, which is read in another thread. The size is the node's: a file that got longer is cut there, one that got
+   * shorter fails the build. Resolves as soon as the next may come.
+   * @throws BuilderError BUILD_SOURCE, BUILD_LIMIT, BUILD_OUTPUT, also for files before it
    */
-  async add(data: Uint8Array<ArrayBuffer>, isWholeFile: boolean): Promise<StoredChunk> {
+  async addFile(path: string, { size, chunks }: TreeNode): Promise<void> {
+    const { chunkSize } = this.#options;
+    for (let offset = 0; offset < size; offset += chunkSize) {
+      const bytes = Math.min(chunkSize, size - offset);
+      const filling = this.#roomNow(bytes, true) ?? (await this.#room(bytes, true));
+      filling.job.files?.paths.push(path);
+      filling.job.files?.offsets.push(offset);
+      this.#take(filling, bytes, { chunks, index: offset / chunkSize, isWholeFile: size <= chunkSize });
+    }
+  }
+
+  #roomNow(bytes: number, fromFiles: boolean): Filling | undefined {
+    const filling = this.#filling;
+    const fits =
+      filling &&
+      (filling.job.files !== undefined) === fromFiles &&
+      filling.slots.length < chunksPerBufferMax &&
+      filling.end + bytes <= filling.job.buffer.byteLength;
+    return fits ? filling : undefined;
+  }
+
+  /** A buffer with room for a chunk. What is full goes to be packed; then this waits if too much is in flight. */
+  async #room(bytes: number, fromFiles: boolean): Promise<Filling> {
+    const there = this.#roomNow(bytes, fromFiles);
+    if (there) return there;
+    this.#dispatch();
     if (this.#failure !== undefined) throw this.#failure;
-    this.uncompressedBytes += data.length;
-    const chunkDigest = digest(data, this.#options.digester);
-    const key = chunkKey(chunkDigest);
-    const known = this.#dictionary.find(key, data.length);
+    const { digester, compressor, chunkSize, key } = this.#options;
+    const buffer = await this.#pool.takeBuffer(Math.max(bytes, chunkSize));
+    const files = fromFiles ? { paths: [], offsets: [] } : undefined;
+    this.#filling = {
+      job: { buffer, lengths: [], files, digester, compressor, plain: [], encrypted: key !== undefined },
+      slots: [],
+      end: 0,
+    };
+    return this.#filling;
+  }
+
+  #take(filling: Filling, bytes: number, slot: ChunkSlot): void {
+    this.uncompressedBytes += bytes;
+    filling.job.lengths.push(bytes);
+    filling.job.plain.push(this.#goesToBatch(bytes, slot.isWholeFile));
+    filling.slots.push(slot);
+    filling.end = pieceStart(filling.end + bytes);
+  }
+
+  #goesToBatch(bytes: number, isWholeFile: boolean): boolean {
+    return isWholeFile && bytes < Math.floor(this.#options.batchSize / 2);
+  }
+
+  /** Starts packing of what came in, and puts its turn behind all before it. */
+  #dispatch(): void {
+    const filling = this.#filling;
+    if (!filling) return;
+    this.#filling = undefined;
+    const { job } = filling;
+    const packing = this.#pool.pack(job);
+    packing.catch(() => {}); // told to whoever waits for the turn below
+    this.#turn = this.#turn.then(async () => {
+      try {
+        const packed = await packing;
+        if (this.#failure === undefined) this.#place(filling, packed);
+      } catch (failure) {
+        this.#failure ??= failure;
+      } finally {
+        this.#then(async () => this.#pool.giveBuffer(job.buffer), true);
+      }
+    });
+  }
+
+  /** Puts a step behind the writes before it; after a failure only what must be done anyway still happens. */
+  #then(step: () => Promise<void>, always = false): void {
+    this.#writes = this.#writes.then(async () => {
+      if (this.#failure !== undefined && !always) return;
+      try {
+        await step();
+      } catch (failure) {
+        this.#failure ??= failure;
+      }
+    });
+  }
+
+  /** Gives chunks their places, leaves out those that are there, and has the rest written. */
+  #place({ job, slots }: Filling, packed: Packed): void {
+    let items: Item[] = [];
+    let start = 0;
+    const write = () => {
+      const ready = items;
+      items = [];
+      if (ready.length > 0) this.#then(async () => await this.#writeAll(ready));
+    };
+    for (const [i, slot] of slots.entries()) {
+      const length = job.lengths[i];
+      const { chunk, isNew } = this.#chunk(packed, i, length);
+      slot.chunks[slot.index] = chunk;
+      if (isNew) {
+        const stored = packed.storedLengths[i];
+        const data = new Uint8Array(job.buffer, start, stored);
+        if (this.#goesToBatch(length, slot.isWholeFile)) {
+          // A batch is written later than what came before it.
+          if (this.#open && this.#open.data.length + length >= this.#options.batchSize) {
+            write();
+            this.#endBatch();
+          }
+          this.#addToBatch(chunk, data);
+        } else {
+          if (this.#open) write();
+          this.#endBatch();
+          items.push({ bytes: data, compressed: stored < length, members: [chunk], batch: undefined });
+        }
+      }
+      start = pieceStart(start + length);
+    }
+    write();
+  }
+
+  #chunk({ digests, checksums }: Packed, i: number, length: number): { chunk: StoredChunk; isNew: boolean } {
+    const digest = digests.slice(i * digestBytes, (i + 1) * digestBytes);
+    const key = chunkKey(digest);
+    const known = this.#dictionary.find(key, length);
     if (known) {
-      this.deduplicatedBytes += data.length;
+      this.deduplicatedBytes += length;
       this.deduplicatedChunks++;
-      this.#buffers.give(data.buffer);
-      return known;
+      return { chunk: known, isNew: false };
     }
     const blob = this.#begin();
     const index = blob.chunkCount++;
     if (index >= chunksPerBlobMax)
       throw new BuilderError("BUILD_LIMIT", `more than ${chunksPerBlobMax} chunks in one blob; use a larger chunk size`);
     const chunk: StoredChunk = {
-      digest: chunkDigest,
+      digest,
       blob,
       index,
       flags: this.#options.key ? chunkFlags.crc32 | chunkFlags.encrypted : chunkFlags.crc32,
       compressedOffset: 0,
       compressedSize: 0,
       uncompressedOffset: this.#uncompressedCursor,
-      uncompressedSize: data.length,
-      crc32: crc32c(data),
+      uncompressedSize: length,
+      crc32: checksums[i],
     };
-    this.#uncompressedCursor += this.#isAligned ? roundUp(data.length, alignment) : data.length;
+    this.#uncompressedCursor += this.#isAligned ? roundUp(length, alignment) : length;
     blob.uncompressedSize = this.#uncompressedCursor;
     this.#chunks.push(chunk);
     this.#dictionary.add(key, chunk);
-    if (isWholeFile && data.length < Math.floor(this.#options.batchSize / 2)) {
-      await this.#addToBatch(chunk, data);
-    } else {
-      await this.#endBatch();
-      await this.#store({ data, members: [chunk], batch: undefined });
-    }
-    return chunk;
+    return { chunk, isNew: true };
   }
 
   get #isAligned(): boolean {
@@ -237,11 +368,9 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
   }
 
   /** Source: spec/nydus-image.md, section 7.6 */
-  async #addToBatch(chunk: StoredChunk, data: Uint8Array<ArrayBuffer>): Promise<void> {
-    const { batchSize } = this.#options;
-    if (this.#open && this.#open.data.length + data.length >= batchSize) await this.#endBatch();
+  #addToBatch(chunk: StoredChunk, data: Uint8Array): void {
     this.#open ??= {
-      data: this.#buffers.take(batchSize).subarray(0, 0),
+      data: new Uint8Array(new SharedArrayBuffer(this.#options.batchSize), 0, 0),
       members: [],
       batch: { index: this.#batches.length, storedOffset: 0, storedSize: 0, plainSize: 0 },
     };
@@ -249,83 +378,64 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     const filled = this.#open.data.length;
     this.#open.data = new Uint8Array(this.#open.data.buffer, 0, filled + data.length);
     this.#open.data.set(data, filled);
-    this.#buffers.give(data.buffer);
-    chunk.place = { batch: batch!, offset: filled };
+    chunk.place = { batch, offset: filled };
     members.push(chunk);
   }
 
-  async #endBatch(): Promise<void> {
-    const item = this.#open;
-    if (!item) return;
+  /** Starts compression of the open batch, and puts its write behind all before it. */
+  #endBatch(): void {
+    const open = this.#open;
+    if (!open) return;
     this.#open = undefined;
-    if (this.#options.key && item.data.length < encryptedBatchBytesMin) {
-      for (const chunk of item.members) {
-        const data = this.#buffers.take(chunk.uncompressedSize);
-        data.set(item.data.subarray(chunk.place!.offset, chunk.place!.offset + data.length));
+    const { data, members, batch } = open;
+    const { compressor, key } = this.#options;
+    if (key && data.length < encryptedBatchBytesMin) {
+      const items = members.map((chunk): Item => {
+        const { offset } = chunk.place!;
         chunk.place = undefined;
-        await this.#store({ data, members: [chunk], batch: undefined });
-      }
-      this.#buffers.give(item.data.buffer);
+        const plain = data.subarray(offset, offset + chunk.uncompressedSize);
+        return { ...compressHere(plain, compressor), members: [chunk], batch: undefined };
+      });
+      this.#then(async () => await this.#writeAll(items));
       return;
     }
-    item.batch!.plainSize = item.data.length;
-    this.#batches.push(item.batch!);
-    await this.#store(item);
-  }
-
-  /** Starts compression now, puts the write behind all earlier ones, and waits only if too much is in flight. */
-  async #store(item: Item): Promise<void> {
-    const bytes = item.data.length;
-    this.#bytesInFlight += bytes;
-    this.#chunksInFlight++;
-    const { compressor, key } = this.#options;
-    const compressed = this.#pool.compress(item.data, compressor, key && looksPadded);
-    compressed.catch(() => {}); // told to whoever waits for the turn below
-    this.#turn = this.#turn.then(async () => {
-      if (this.#failure !== undefined) return;
-      try {
-        await this.#write(item, await compressed);
-      } catch (failure) {
-        this.#failure = failure;
-      } finally {
-        this.#bytesInFlight -= bytes;
-        this.#chunksInFlight--;
-        this.#wake?.();
-      }
+    batch.plainSize = data.length;
+    this.#batches.push(batch);
+    const job = { buffer: data.buffer, lengths: [data.length], files: undefined, digester: undefined, compressor, plain: undefined };
+    const packing = this.#pool.pack({ ...job, encrypted: key !== undefined });
+    packing.catch(() => {}); // told to whoever waits for the turn below
+    this.#then(async () => {
+      const stored = (await packing).storedLengths[0];
+      await this.#writeAll([{ bytes: data.subarray(0, stored), compressed: stored < data.length, members, batch }]);
     });
-    while (this.#failure === undefined && (this.#bytesInFlight > bytesInFlightMax || this.#chunksInFlight > chunksInFlightMax)) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-      this.#wake = undefined;
-    }
-    if (this.#failure !== undefined) throw this.#failure;
   }
 
-  async #write(item: Item, { bytes, compressed }: Compressed): Promise<void> {
+  /** When it is done, the bytes of the items are needed no more. */
+  async #writeAll(items: readonly Item[]): Promise<void> {
+    const { output } = await this.#output();
+    for (const item of items) await this.#write(output, item);
+    await output.flush();
+  }
+
+  async #write(output: BlobOutput, { bytes, compressed, members, batch }: Item): Promise<void> {
     const { key, offset } = this.#options;
     const stored = key ? encryptItem(bytes, key) : bytes;
     const place = { storedOffset: offset + this.#storedBytes, storedSize: stored.length };
-    if (item.batch) {
-      Object.assign(item.batch, place);
+    if (batch) {
+      Object.assign(batch, place);
     } else {
-      const [chunk] = item.members;
+      const [chunk] = members;
       chunk.compressedOffset = place.storedOffset;
       chunk.compressedSize = place.storedSize;
       if (compressed) chunk.flags |= chunkFlags.compressed;
     }
     this.#storedBytes += stored.length;
-    const { output } = await this.#output();
-    const release = () => this.#buffers.give(bytes.buffer as ArrayBuffer);
-    if (output instanceof CacheFiles) {
-      await output.append(stored);
-      for (const { place: inBatch, uncompressedSize } of item.members) {
-        const start = inBatch?.offset ?? 0;
-        // Nothing is compressed here, so these are the chunk's own bytes.
-        await output.appendPlain(bytes.subarray(start, start + uncompressedSize));
-      }
-    } else {
-      await output.append(stored, { release });
+    await output.append(stored);
+    if (!(output instanceof CacheFiles)) return;
+    for (const { place: inBatch, uncompressedSize } of members) {
+      const start = inBatch?.offset ?? 0;
+      // Nothing is compressed here, so these are the chunk's own bytes.
+      await output.appendPlain(bytes.subarray(start, start + uncompressedSize));
     }
   }
 
@@ -340,10 +450,18 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     return this.#opened;
   }
 
+  /** Waits until all chunks that came in have their places. @throws what stopped one of them */
+  async settle(): Promise<void> {
+    this.#dispatch();
+    await this.#turn;
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
   /** Waits for all chunks and writes the sections that describe them. */
   async finishData(): Promise<void> {
-    await this.#endBatch();
-    await this.#turn;
+    await this.settle();
+    this.#endBatch();
+    await this.#writes;
     if (this.#failure !== undefined) throw this.#failure;
     if (!this.blob) return;
     const { offset, inlineBootstrap } = this.#options;
@@ -391,7 +509,9 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#failure ??= new BuilderError("BUILD_OUTPUT", "the build was given up");
+    this.#dispatch();
     await this.#turn;
+    await this.#writes;
     await this.#opened?.output[Symbol.asyncDispose]();
   }
 }

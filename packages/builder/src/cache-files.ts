@@ -31,10 +31,13 @@ export class CacheFiles implements BlobOutput {
     return this.#position;
   }
 
-  async append(bytes: Uint8Array, { hashed = true, release }: AppendOptions = {}): Promise<void> {
+  async append(bytes: Uint8Array, { hashed = true }: AppendOptions = {}): Promise<void> {
     if (hashed) this.#hash.update(bytes);
     this.#position += bytes.length;
-    release?.();
+  }
+
+  async flush(): Promise<void> {
+    await this.#data.flush();
   }
 
   digest(): Buffer {

@@ -1,8 +1,8 @@
 /** Names, numbers and encoders of compressors and digests. Source: spec/rafs.md, section 1.2; spec/nydus-image.md, sections 5.3 and 5.4 */
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 import { zstdCompressSync } from "node:zlib";
 import { blake3 } from "@napi-rs/blake-hash";
-import { compress as lz4Compress } from "lz4-napi";
+import { compressSync as lz4Compress } from "lz4-napi";
 
 export const compressorNumbers = { none: 0, lz4_block: 1, gzip: 2, zstd: 3 } as const;
 export type Compressor = "none" | "lz4_block" | "zstd";
@@ -23,26 +23,30 @@ export interface Compressed {
 }
 
 /**
- * Compresses in this thread (zstd) or the binding's own (lz4). What does not get smaller is kept as it is.
+ * Compresses in this thread. What does not get smaller is kept as it is.
  *
  * zstd only by its synchronous call: it hands everything over at once, so the frame records its content size and is made in one shot. The
  * asynchronous call gives other bytes, and an image must not depend on the path its chunks took.
  */
-export async function compressHere(data: Uint8Array, compressor: Compressor): Promise<Compressed> {
+export function compressHere(data: Uint8Array, compressor: Compressor): Compressed {
   if (compressor === "none" || data.length === 0) return { bytes: data, compressed: false };
   const bytes =
     compressor === "zstd"
       ? zstdCompressSync(data, { chunkSize: Math.max(64, zstdBound(data.length)) })
-      : (await lz4Compress(data)).subarray(lz4SizePrefixBytes);
+      : lz4Compress(Buffer.from(data.buffer, data.byteOffset, data.length)).subarray(lz4SizePrefixBytes);
   return bytes.length < data.length ? { bytes, compressed: true } : { bytes: data, compressed: false };
 }
 
 export function digest(data: Uint8Array, digester: Digester): Uint8Array {
-  return digester === "blake3" ? blake3(data) : createHash("sha256").update(data).digest();
+  return digester === "blake3" ? blake3(data) : hash("sha256", data, "buffer");
+}
+
+export function digestInto(target: Uint8Array, at: number, data: Uint8Array, digester: Digester): void {
+  target.set(digest(data, digester), at);
 }
 
 export function sha256(...parts: Uint8Array[]): Buffer {
-  const hash = createHash("sha256");
-  for (const part of parts) hash.update(part);
-  return hash.digest();
+  const running = createHash("sha256");
+  for (const part of parts) running.update(part);
+  return running.digest();
 }

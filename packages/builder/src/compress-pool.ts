@@ -1,135 +1,131 @@
 /**
- * Compression on all cores. zstd runs in worker threads with synchronous calls: `node:zlib`'s asynchronous form makes a context and four
- * thread-pool hops a call, which for 1 MiB chunks reached 47 MB/s against 150 MB/s a thread (2 cores, Node 26.10).
- * lz4's binding has its own threads and no such cost.
+ * Digests, checksums and compression on all cores, in worker threads with synchronous calls: `node:zlib`'s asynchronous form makes a context
+ * and four thread-pool hops a call, which for 1 MiB chunks reached 47 MB/s against 150 MB/s a thread (2 cores, Node 26.10).
+ *
+ * Invariants: buffers are shared with the threads, never sent, and come back to be filled again; those that are out have at most
+ * `bytesInFlightMax` bytes, or are as many as there are threads and one more. A thread has at most `jobsPerThreadMax` jobs.
  */
 import { availableParallelism } from "node:os";
+import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
-import { type Compressed, type Compressor, compressHere, zstdBound } from "./codecs.ts";
 import { BuilderError } from "./errors.ts";
-import { compressThreadsMax, jobsPerThreadMax, threadGarbageBytesMax, threadStartBytes } from "./limits.ts";
+import { bytesInFlightMax, compressThreadsMax, jobsPerThreadMax, packBufferBytesMin, threadStartBytes } from "./limits.ts";
+import { type Packed, type PackJob, packHere, type ReadFailure } from "./pack.ts";
 
-interface Job {
-  data: Uint8Array<ArrayBuffer>;
-  bytes: number;
-  isUnfit: ((stored: Uint8Array) => boolean) | undefined;
-  resolve(result: Compressed): void;
+interface Task {
+  job: PackJob;
+  resolve(packed: Packed): void;
   reject(failure: unknown): void;
 }
 
-interface Reply {
-  buffer: ArrayBuffer;
-  /** of what stands at the start of the buffer now, or in `short` */
-  stored: number;
-  /** a result that somebody may not want; the data is still there then */
-  short: Uint8Array | undefined;
-  failure: string | undefined;
-}
+/** The threads' file lies beside this one, as source, as library or as bundle. */
+const threadFile = new URL(`./pack-worker${extname(import.meta.url)}`, import.meta.url);
 
-/**
- * The whole program of a worker thread. It is started from its own text, so that it also runs where everything is bundled into one file;
- * it must therefore use nothing from around it.
- *
- * The result goes into the buffer that the data came in. zlib makes an output buffer of its own each time, as large as the largest possible
- * result, and V8 lets 30 to 60 MiB of them gather in each thread before it looks: so the thread looks itself, after every `collectBytes`.
- * Its heap is nearly empty, so that takes less than a millisecond.
- */
-function workerProgram(load: NodeJS.Require, collectBytes: number): void {
-  const { parentPort } = load("node:worker_threads") as typeof import("node:worker_threads");
-  const { zstdCompressSync } = load("node:zlib") as typeof import("node:zlib");
-  (load("node:v8") as typeof import("node:v8")).setFlagsFromString("--expose-gc");
-  const collect = (load("node:vm") as typeof import("node:vm")).runInNewContext("gc") as () => void;
-  let uncollected = 0;
-  parentPort!.on("message", ({ buffer, bytes, bound }: { buffer: ArrayBuffer; bytes: number; bound: number }) => {
-    try {
-      const output = zstdCompressSync(new Uint8Array(buffer, 0, bytes), { chunkSize: bound });
-      const stored = Math.min(output.length, bytes);
-      const short = stored < 64 && stored < bytes ? new Uint8Array(output) : undefined;
-      if (stored < bytes && !short) new Uint8Array(buffer).set(output);
-      parentPort!.postMessage({ buffer, stored, short, failure: undefined }, [buffer]);
-    } catch (failure) {
-      parentPort!.postMessage({ buffer, stored: bytes, short: undefined, failure: String(failure) }, [buffer]);
-    }
-    uncollected += bound;
-    if (uncollected < collectBytes) return;
-    uncollected = 0;
-    collect();
-  });
-}
-
-class CompressThread {
+class PackThread {
   readonly worker: Worker;
-  readonly jobs: Job[] = [];
+  readonly tasks: Task[] = [];
 
   constructor(onIdle: () => void) {
-    this.worker = new Worker(`(${workerProgram.toString()})(require, ${threadGarbageBytesMax})`, { eval: true, execArgv: [] });
-    this.worker.on("message", ({ buffer, stored, short, failure }: Reply) => {
-      const job = this.jobs.shift()!;
-      const data = new Uint8Array(buffer, 0, job.bytes);
-      if (failure !== undefined) job.reject(new BuilderError("BUILD_OUTPUT", `compression failed: ${failure}`));
-      else if (short) job.resolve(inPlace(data, short, job.isUnfit));
-      else job.resolve({ bytes: data.subarray(0, stored), compressed: stored < job.bytes });
+    // The condition is for a run from source, under whatever started this process.
+    this.worker = new Worker(threadFile, {
+      execArgv: ["--conditions=@nydus-ts/source", "--disable-warning=ExperimentalWarning"],
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    });
+    this.worker.on("message", (answer: Packed | ReadFailure | string) => {
+      const task = this.tasks.shift();
+      if (typeof answer === "string") task?.reject(new BuilderError("BUILD_OUTPUT", `compression failed: ${answer}`));
+      else if (task) settle(task, answer);
       onIdle();
     });
     this.worker.on("error", (cause: Error) => {
-      for (const job of this.jobs.splice(0))
-        job.reject(new BuilderError("BUILD_OUTPUT", `a compression thread failed: ${cause.message}`, { cause }));
+      for (const task of this.tasks.splice(0))
+        task.reject(new BuilderError("BUILD_OUTPUT", `a compression thread failed: ${cause.message}`, { cause }));
     });
   }
 
-  run(job: Job): void {
-    this.jobs.push(job);
-    const { buffer } = job.data;
-    this.worker.postMessage({ buffer, bytes: job.bytes, bound: Math.max(64, zstdBound(job.bytes)) }, [buffer]);
+  run(task: Task): void {
+    this.tasks.push(task);
+    this.worker.postMessage(task.job);
   }
 }
 
-function inPlace(data: Uint8Array, stored: Uint8Array, isUnfit: Job["isUnfit"]): Compressed {
-  if (isUnfit?.(stored)) return { bytes: data, compressed: false };
-  data.set(stored);
-  return { bytes: data.subarray(0, stored.length), compressed: true };
+function settle({ resolve, reject }: Task, answer: Packed | ReadFailure): void {
+  if (!("path" in answer)) {
+    resolve(answer);
+    return;
+  }
+  const path = JSON.stringify(Buffer.from(answer.path, "latin1").toString()).slice(1, -1);
+  const why = answer.message ?? `${path} became shorter while it was read: it ends at byte ${answer.endedAt} now`;
+  reject(new BuilderError("BUILD_SOURCE", why));
 }
 
 /** Shared by all blobs that are built at the same time. Its threads start when there is enough to do. */
 export class CompressPool implements AsyncDisposable {
   readonly #threadCount: number;
-  readonly #threads: CompressThread[] = [];
-  readonly #queue: Job[] = [];
-  #bytes = 0;
+  readonly #threads: PackThread[] = [];
+  readonly #queue: Task[] = [];
+  readonly #spare: SharedArrayBuffer[] = [];
+  readonly #waiting: Array<() => void> = [];
+  #buffersOut = 0;
+  #bytesOut = 0;
+  #bytesSeen = 0;
 
   /** `threads`: at most so many; default: one a core */
   constructor({ threads = availableParallelism() }: { threads?: number } = {}) {
     this.#threadCount = Math.min(threads, compressThreadsMax);
   }
 
-  /**
-   * Compresses in place; what does not get smaller stays as it is. `data` must be the start of its buffer, which is taken away and comes back
-   * as that of the result. `isUnfit`: asked about results below 64 bytes; the data stays as it is if it says yes.
-   */
-  async compress(data: Uint8Array<ArrayBuffer>, compressor: Compressor, isUnfit?: (stored: Uint8Array) => boolean): Promise<Compressed> {
-    this.#bytes += data.length;
-    if (compressor === "zstd" && this.#bytes >= threadStartBytes) {
-      return await new Promise<Compressed>((resolve, reject) => {
-        this.#queue.push({ data, bytes: data.length, isUnfit, resolve, reject });
+  /** A buffer for at least `bytes` bytes, once there is room for it: those who wait get theirs in order of arrival. Its content is whatever was there. */
+  async takeBuffer(bytes: number): Promise<SharedArrayBuffer> {
+    const size = Math.max(packBufferBytesMin, 2 ** Math.ceil(Math.log2(bytes)));
+    if (this.#waiting.length > 0 || !this.#hasRoom(size)) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    while (!this.#hasRoom(size)) await new Promise<void>((resolve) => this.#waiting.unshift(resolve));
+    this.#buffersOut++;
+    this.#bytesOut += size;
+    const spare = this.#spare.findIndex(({ byteLength }) => byteLength === size);
+    return spare < 0 ? new SharedArrayBuffer(size) : (this.#spare.splice(spare, 1)[0] as SharedArrayBuffer);
+  }
+
+  #hasRoom(size: number): boolean {
+    return this.#buffersOut <= this.#threadCount || this.#bytesOut + size <= bytesInFlightMax;
+  }
+
+  /** Gives a buffer back; nobody may use it any more. */
+  giveBuffer(buffer: SharedArrayBuffer): void {
+    this.#buffersOut--;
+    this.#bytesOut -= buffer.byteLength;
+    // Of another size than those in use now: blobs with other chunk sizes came before.
+    while (this.#spare.length > 0 && this.#spare[0].byteLength !== buffer.byteLength) this.#spare.shift();
+    this.#spare.push(buffer);
+    this.#waiting.shift()?.();
+  }
+
+  /** Packs in place. @throws BuilderError BUILD_SOURCE (a file can not be read), BUILD_OUTPUT */
+  async pack(job: PackJob): Promise<Packed> {
+    for (const length of job.lengths) this.#bytesSeen += length;
+    return await new Promise<Packed>((resolve, reject) => {
+      const task = { job, resolve, reject };
+      if (this.#bytesSeen < threadStartBytes) {
+        settle(task, packHere(job));
+      } else {
+        this.#queue.push(task);
         this.#dispatch();
-      });
-    }
-    const { bytes, compressed } = await compressHere(data, compressor);
-    return compressed ? inPlace(data, bytes, isUnfit) : { bytes: data, compressed };
+      }
+    });
   }
 
   #dispatch(): void {
     while (this.#queue.length > 0) {
-      let thread = this.#threads.reduce<CompressThread | undefined>(
-        (best, next) => (best && best.jobs.length <= next.jobs.length ? best : next),
+      let thread = this.#threads.reduce<PackThread | undefined>(
+        (best, next) => (best && best.tasks.length <= next.tasks.length ? best : next),
         undefined,
       );
-      if ((!thread || thread.jobs.length > 0) && this.#threads.length < this.#threadCount) {
-        thread = new CompressThread(() => this.#dispatch());
+      if ((!thread || thread.tasks.length > 0) && this.#threads.length < this.#threadCount) {
+        thread = new PackThread(() => this.#dispatch());
         this.#threads.push(thread);
       }
-      if (!thread || thread.jobs.length >= jobsPerThreadMax) return;
-      thread.run(this.#queue.shift()!);
+      if (!thread || thread.tasks.length >= jobsPerThreadMax) return;
+      thread.run(this.#queue.shift() as Task);
     }
   }
 

@@ -22,7 +22,7 @@ import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
 import { ByteStream } from "./sources/byte-stream.ts";
 import { decompressLayer } from "./sources/decompress.ts";
 import { readEstargzToc } from "./sources/estargz-toc.ts";
-import { scanDirectory, storeDirectoryFile, type XattrReader } from "./sources/directory.ts";
+import { scanDirectory, type XattrReader } from "./sources/directory.ts";
 import { readTarTree } from "./sources/tar.ts";
 import { TarfsSink } from "./tarfs.ts";
 import type { WhiteoutSpec } from "./whiteouts.ts";
@@ -292,9 +292,10 @@ async function readSource(options: CreateOptions, writer: BlobWriter): Promise<R
     const same = node.link && stored.get(node.link);
     // Names of one inode share its chunks, so its data is read once.
     if (same) node.chunks = same.chunks;
-    else await storeDirectoryFile(node, path, options.chunkSize, writer);
+    else await writer.addFile(path, node);
     if (node.link) stored.set(node.link, node);
   }
+  await writer.settle();
   const listed = options.prefetch.policy === "blob" ? new Set([...first].flatMap(({ chunks }) => chunks)) : new Set<StoredChunk>();
   return { root, entryCount: tree.entryCount, order, listed };
 }

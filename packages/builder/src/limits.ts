@@ -12,28 +12,29 @@ export const chunksPerBlobMax = 0xffffff;
 export const blobsMax = 254;
 
 /**
- * Uncompressed bytes that wait for compression or for their turn to be written. Each may hold a second, compressed copy, so a build keeps to
- * about twice this. Beyond it the source waits. At least one chunk is always let through, so the limit can be below the chunk size.
+ * Bytes of chunks that are read, packed or wait to be written, for all blobs that are built at the same time. Results take the place of the
+ * data, so a build keeps to about this. Beyond it the source waits. A few buffers are always let through, so the limit can be below the
+ * chunk size.
  */
 export const bytesInFlightMax = 12 * 1024 * 1024;
 
-/** Chunks in flight, for builds of tiny files: each is a request to the thread pool. Beyond it the source waits. */
-export const chunksInFlightMax = 256;
+/** Bytes of a buffer that chunks are packed in: small files share one, so that they do not cost a message each. At least a chunk fits in. */
+export const packBufferBytesMin = 1024 * 1024;
 
-/** Threads that compress. More than the machine has cores is of no use; beyond eight, reading the source on one thread is the limit. */
+/** Chunks in one buffer, for builds of tiny files: so much is lost in a failure, and so long a thread is busy. */
+export const chunksPerBufferMax = 256;
+
+/** Threads that pack. More than the machine has cores is of no use; beyond eight, reading the source on one thread is the limit. */
 export const compressThreadsMax = 8;
 
-/** Chunks handed to a thread at a time: one it works on, and some small ones behind it so that it does not wait for the next. */
-export const jobsPerThreadMax = 4;
+/** Buffers handed to a thread at a time: one it works on, and one behind it so that it does not wait for the next. */
+export const jobsPerThreadMax = 2;
 
-/** Bytes that are compressed before threads are started: starting one takes 40 ms, which a small image should not pay. */
+/** Bytes that are packed before threads are started: starting one takes 40 ms, which a small image should not pay. */
 export const threadStartBytes = 2 * 1024 * 1024;
 
-/** Bytes of output buffers that a compression thread leaves to the garbage collector before it calls it. */
-export const threadGarbageBytesMax = 8 * 1024 * 1024;
-
-/** Bytes of chunk buffers that wait to be filled again. As many as can be in flight; more are freed. */
-export const spareBytesMax = 12 * 1024 * 1024;
+/** Bytes of chunks after which a thread collects the output buffers of its encoders. */
+export const threadGarbageBytesMax = 4 * 1024 * 1024;
 
 /** Bytes gathered before they are written to the output file, so that tiny chunks do not cost a system call each. */
 export const writeBatchBytes = 1024 * 1024;

@@ -77,7 +77,7 @@ export class RepackedBlob implements AsyncDisposable {
     if (index >= chunksPerBlobMax) throw new BuilderError("BUILD_LIMIT", `more than ${chunksPerBlobMax} chunks in one blob`);
     const isPlain = (chunk.flags & chunkFlags.compressed) === 0;
     const taken = isPlain || chunk.blob.compressor === this.blob.compressor ? await bytes.stored(chunk) : undefined;
-    const encoded = taken ? { bytes: taken, compressed: !isPlain } : await compressHere(await bytes.data(chunk), this.#options.compressor);
+    const encoded = taken ? { bytes: taken, compressed: !isPlain } : compressHere(await bytes.data(chunk), this.#options.compressor);
     const stored = await this.#encrypt(encoded, chunk, bytes);
     const moved: StoredChunk = {
       ...chunk,

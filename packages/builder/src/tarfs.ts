@@ -5,7 +5,7 @@ import { GivenBlob } from "./blob-writer.ts";
 import { compressorNumbers, digesterNumbers } from "./codecs.ts";
 import { BuilderError } from "./errors.ts";
 import { chunksPerBlobMax } from "./limits.ts";
-import type { ChunkSink } from "./sources/chunk-sink.ts";
+import type { ChunkSink, ChunkSlot } from "./sources/chunk-sink.ts";
 import type { LayerInput } from "./zran/ref-writer.ts";
 
 /** Digests are not recorded. */
@@ -32,11 +32,11 @@ export class TarfsSink implements ChunkSink {
   }
 
   /** @throws BuilderError BUILD_LIMIT */
-  async add(data: Uint8Array<ArrayBuffer>): Promise<StoredChunk> {
+  add(data: Uint8Array, { chunks, index }: ChunkSlot): void {
     const blob = this.blob ?? this.#begin();
     if (blob.chunkCount >= chunksPerBlobMax)
       throw new BuilderError("BUILD_LIMIT", `more than ${chunksPerBlobMax} chunks in one blob; use a larger chunk size`);
-    return {
+    const chunk: StoredChunk = {
       digest: noDigest,
       blob,
       index: blob.chunkCount++,
@@ -47,6 +47,7 @@ export class TarfsSink implements ChunkSink {
       uncompressedSize: data.length,
       crc32: 0,
     };
+    chunks[index] = chunk;
   }
 
   #begin(): BlobEntry {

@@ -1,10 +1,9 @@
 /** A directory tree as the source of an image. Source: spec/nydus-image.md, section 6.1 */
-import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from "node:fs";
+import { lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { type HardlinkIdentity, splitXattrName, TreeNode } from "@nydus-ts/rafs-format/writer";
 import { BuilderError, describeFailure } from "../errors.ts";
 import { linkTargetBytesMax, pathDepthMax } from "../limits.ts";
 import { type WhiteoutSpec, whiteoutOf } from "../whiteouts.ts";
-import type { ChunkSink } from "./chunk-sink.ts";
 
 /** Reads all xattrs of a path without following links; a file system without xattrs has none. The builder makes no system calls of its own. */
 export type XattrReader = (path: Buffer) => Map<string, Uint8Array>;
@@ -25,7 +24,7 @@ export interface DirectoryTree {
 }
 
 /**
- * Scans without following links. File data is read later, by `readDirectoryFile`.
+ * Scans without following links. File data is read later, by `BlobWriter.addFile`.
  * @throws BuilderError BUILD_SOURCE, BUILD_XATTR, BUILD_LIMIT
  */
 export async function scanDirectory(options: DirectoryOptions): Promise<DirectoryTree> {
@@ -128,31 +127,4 @@ export function checkXattrs(xattrs: ReadonlyMap<string, Uint8Array>, path: strin
 /** A path for messages: UTF-8 where it is, escaped where a terminal could be hurt. */
 export function printable(path: string): string {
   return JSON.stringify(Buffer.from(path, "latin1").toString()).slice(1, -1);
-}
-
-/**
- * Stores the data of one file. The size is that of the scan: a file that got longer is cut there, one that got shorter fails the build.
- * Reads are synchronous: for the page cache that is faster, and the thread pool has the compression to do.
- * @throws BuilderError BUILD_SOURCE
- */
-export async function storeDirectoryFile(node: TreeNode, path: string, chunkSize: number, writer: ChunkSink): Promise<void> {
-  const fd = openSync(Buffer.from(path, "latin1"), "r");
-  try {
-    for (let offset = 0; offset < node.size; offset += chunkSize) {
-      const data = writer.allocate(Math.min(chunkSize, node.size - offset));
-      let filled = 0;
-      while (filled < data.length) {
-        const read = readSync(fd, data, filled, data.length - filled, offset + filled);
-        if (read === 0)
-          throw new BuilderError(
-            "BUILD_SOURCE",
-            `${printable(path)} became shorter while it was read: ${node.size} bytes at first, now ${offset + filled}`,
-          );
-        filled += read;
-      }
-      node.chunks.push(await writer.add(data, node.size <= chunkSize));
-    }
-  } finally {
-    closeSync(fd);
-  }
 }

@@ -46,16 +46,21 @@ export async function readTarTree(options: TarOptions, sink: ChunkSink): Promise
     for await (const member of readTar(options.input)) {
       const node = tree.add(member);
       if (!node || member.kind !== "file") continue;
-      for (let offset = 0; offset < node.size; offset += options.chunkSize) {
-        const data = sink.allocate(Math.min(options.chunkSize, node.size - offset));
-        await member.read(data);
-        node.chunks.push(await sink.add(data, node.size <= options.chunkSize));
-      }
+      await storeMember(member, node, options.chunkSize, sink);
     }
+    await sink.settle?.();
   } finally {
     await options.input.close();
   }
   return { root: tree.root, entryCount: tree.entryCount };
+}
+
+async function storeMember(member: TarMember, { chunks, size }: TreeNode, chunkSize: number, sink: ChunkSink): Promise<void> {
+  for (let offset = 0; offset < size; offset += chunkSize) {
+    const data = await sink.allocate(Math.min(chunkSize, size - offset));
+    await member.read(data);
+    await sink.add(data, { chunks, index: offset / chunkSize, isWholeFile: size <= chunkSize });
+  }
 }
 
 /** A tree from the members of an archive, in their order: the later one wins, parents that are not named are made. */

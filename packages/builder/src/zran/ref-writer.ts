@@ -12,6 +12,7 @@ import { compressorNumbers, digest, digesterNumbers } from "../codecs.ts";
 import { BuilderError } from "../errors.ts";
 import { chunksPerBlobMax } from "../limits.ts";
 import type { TarInput } from "../sources/byte-stream.ts";
+import type { ChunkSlot } from "../sources/chunk-sink.ts";
 import { ContextCutter, type ZranChunk, type ZranContext } from "./contexts.ts";
 import { GzipReader } from "./gzip-reader.ts";
 
@@ -62,7 +63,11 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   }
 
   /** @throws BuilderError BUILD_LIMIT */
-  async add(data: Uint8Array<ArrayBuffer>): Promise<StoredChunk> {
+  add(data: Uint8Array, { chunks, index }: ChunkSlot): void {
+    chunks[index] = this.#store(data);
+  }
+
+  #store(data: Uint8Array): StoredChunk {
     const place = this.#cutter?.finishChunk();
     this.uncompressedBytes += data.length;
     const chunkDigest = digest(data, "sha256");

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { applyLayers, type ChunkSink, readLayerTree, type TreeNode } from "@nydus-ts/builder";
 import type { BlobBackend } from "@nydus-ts/chunk-store";
 import { chunkBytesMin, modeTypeMask, modeTypes } from "@nydus-ts/rafs-format";
-import { newBlobEntry, type StoredChunk } from "@nydus-ts/rafs-format/writer";
+import { newBlobEntry } from "@nydus-ts/rafs-format/writer";
 import type { ImageSource } from "@nydus-ts/registry-client";
 import type { BootstrapFile } from "../bootstrap-file.ts";
 import { createLimiter } from "../convert/limiter.ts";
@@ -134,7 +134,9 @@ function hashingSink(): ChunkSink {
   const place = { blob, index: 0, flags: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0, crc32: 0 };
   return {
     allocate: (bytes) => new Uint8Array(bytes),
-    add: async (data): Promise<StoredChunk> => ({ ...place, digest: sha256(data), uncompressedSize: data.length }),
+    add: (data, { chunks, index }) => {
+      chunks[index] = { ...place, digest: sha256(data), uncompressedSize: data.length };
+    },
   };
 }
 

@@ -1,0 +1,100 @@
+/**
+ * What is done to the data of chunks before they get their place in a blob: it is read (if it comes from files), digested, checksummed and
+ * compressed, many chunks at a time, all in one buffer. Worker threads and the main thread run this same code, so the bytes are the same.
+ */
+import { closeSync, openSync, readSync } from "node:fs";
+import { crc32c } from "@nydus-ts/rafs-format";
+import { type Compressor, compressHere, type Digester, digestInto } from "./codecs.ts";
+import { looksPadded } from "./encryption.ts";
+
+export const digestBytes = 32;
+
+/** Chunks that lie in one buffer, each at `pieceStart` of what was before it. Plain values only: it is sent between threads. */
+export interface PackJob {
+  buffer: SharedArrayBuffer;
+  /** bytes of each chunk */
+  lengths: number[];
+  /** absent: the buffer is filled. Else where each chunk is read from; paths have one byte per code unit */
+  files: { paths: string[]; offsets: number[] } | undefined;
+  /** undefined: neither digest nor checksum is wanted */
+  digester: Digester | undefined;
+  compressor: Compressor;
+  /** what shall stay as it is, by position; undefined: nothing */
+  plain: boolean[] | undefined;
+  /** the blob gets encrypted: what would look padded then stays as it is */
+  encrypted: boolean;
+}
+
+/** Results by position; what is stored of a chunk stands where the chunk stood. */
+export interface Packed {
+  digests: Uint8Array;
+  checksums: Uint32Array;
+  /** bytes to store; less than the chunk's own: they are compressed */
+  storedLengths: Uint32Array;
+}
+
+/** Why a file could not be read; it is sent between threads, which an error with a class of its own can not be. */
+export interface ReadFailure {
+  path: string;
+  /** of the system; undefined: the file is shorter than it was */
+  message: string | undefined;
+  endedAt: number;
+}
+
+/** Where the next chunk starts after one that ends at `end`: at a word, which checksums are read in. */
+export function pieceStart(end: number): number {
+  return (end + 7) & ~7;
+}
+
+/** Packs in place. A file that can not be read is a result, not an exception. @throws what an encoder throws */
+export function packHere(job: PackJob): Packed | ReadFailure {
+  const { lengths, files, digester, compressor, plain } = job;
+  const count = lengths.length;
+  const packed: Packed = {
+    digests: new Uint8Array(digester === undefined ? 0 : count * digestBytes),
+    checksums: new Uint32Array(count),
+    storedLengths: new Uint32Array(count),
+  };
+  let start = 0;
+  for (let i = 0; i < count; i++) {
+    const length = lengths[i];
+    const data = Buffer.from(job.buffer, start, length);
+    if (files) {
+      const failure = readPiece(data, files.paths[i], files.offsets[i]);
+      if (failure) return failure;
+    }
+    if (digester !== undefined) {
+      digestInto(packed.digests, i * digestBytes, data, digester);
+      packed.checksums[i] = crc32c(data);
+    }
+    packed.storedLengths[i] = plain?.[i] ? length : compressInPlace(data, compressor, job.encrypted);
+    start = pieceStart(start + length);
+  }
+  return packed;
+}
+
+function compressInPlace(data: Buffer, compressor: Compressor, encrypted: boolean): number {
+  const { bytes, compressed } = compressHere(data, compressor);
+  if (!compressed || (encrypted && looksPadded(bytes))) return data.length;
+  data.set(bytes);
+  return bytes.length;
+}
+
+/** Reads are synchronous: for the page cache that is faster, and this mostly runs in a thread of its own. */
+function readPiece(data: Buffer, path: string, offset: number): ReadFailure | undefined {
+  let fd: number | undefined;
+  let filled = 0;
+  try {
+    fd = openSync(Buffer.from(path, "latin1"), "r");
+    while (filled < data.length) {
+      const read = readSync(fd, data, filled, data.length - filled, offset + filled);
+      if (read === 0) return { path, message: undefined, endedAt: offset + filled };
+      filled += read;
+    }
+    return undefined;
+  } catch (cause) {
+    return { path, message: (cause as Error).message, endedAt: offset + filled };
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
