@@ -26,22 +26,27 @@ export interface LayerFile extends BootstrapFile {
 export async function loadLayerFile(path: string, what: string, log: Log): Promise<LayerFile> {
   try {
     const file = await readBootstrapFile(path);
-    const { bootstrap } = file;
-    log.info(featuresLine(bootstrap));
-    const image = loadImage(file.bytes);
-    for (const [i, blob] of image.blobs.entries()) importBlob(file, bootstrap.blobs[i], blob);
-    const traits: Traits = {
-      name: path,
-      version: bootstrap.version,
-      chunkSize: bootstrap.chunkSize,
-      explicitUidGid: (bootstrap.flags & superFlags.explicitUidGid) !== 0n,
-      digester: (bootstrap.flags & superFlags.hashSha256) !== 0n ? "sha256" : "blake3",
-      isTarfs: (bootstrap.flags & superFlags.tarfsMode) !== 0n,
-    };
-    return { ...file, image, traits };
+    log.info(featuresLine(file.bootstrap));
+    return loadLayer(file);
   } catch (cause) {
     throw new NydusImageError("IMAGE_FILE", `load ${what} ${JSON.stringify(path)}`, { cause });
   }
+}
+
+/** @throws RafsError, BuilderError for a damaged bootstrap */
+export function loadLayer(file: BootstrapFile): LayerFile {
+  const { bootstrap, path } = file;
+  const image = loadImage(file.bytes);
+  for (const [i, blob] of image.blobs.entries()) importBlob(file, bootstrap.blobs[i], blob);
+  const traits: Traits = {
+    name: path,
+    version: bootstrap.version,
+    chunkSize: bootstrap.chunkSize,
+    explicitUidGid: (bootstrap.flags & superFlags.explicitUidGid) !== 0n,
+    digester: (bootstrap.flags & superFlags.hashSha256) !== 0n ? "sha256" : "blake3",
+    isTarfs: (bootstrap.flags & superFlags.tarfsMode) !== 0n,
+  };
+  return { ...file, image, traits };
 }
 
 /** A blob that had its bootstrap inside is whole in a bootstrap outside, and named as its file is. Source: spec/nydus-image.md, section 11.3 */

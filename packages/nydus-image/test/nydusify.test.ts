@@ -49,7 +49,7 @@ describe("the program", () => {
     expect(stderr).toMatch(/^time="[^"]+" level=fatal msg=".*floppy.*"\n$/);
   });
 
-  test.each(["commit", "chunkdict"])("%s is refused in one line that says what to do instead", async (verb) => {
+  test.each(["commit"])("%s is refused in one line that says what to do instead", async (verb) => {
     const { code, stderr } = await tool(verb, "--container", "x");
     expect([code, stderr]).toEqual([
       1,

@@ -16,7 +16,7 @@ import { bootstrapDestination, readPrefetchPatterns } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
 import { compressorOf } from "./merge.ts";
 
-interface GenerateFlags {
+export interface GenerateFlags {
   database: string;
   bootstrap?: string;
   blobDir?: string;
@@ -45,7 +45,7 @@ export function addChunkdict(program: Command, context: Context): void {
     });
 }
 
-async function generate(context: Context, sources: readonly string[], flags: GenerateFlags): Promise<void> {
+export async function generate(context: Context, sources: readonly string[], flags: GenerateFlags): Promise<void> {
   const { io } = context;
   await readPrefetchPatterns(context, flags.prefetchPolicy);
   const destination = await bootstrapDestination(flags);

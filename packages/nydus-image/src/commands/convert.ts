@@ -19,6 +19,7 @@ import type { Context } from "../context.ts";
 import { type BlobStore, openBackend, targetStore } from "../convert/blob-store.ts";
 import { convertImage } from "../convert/convert.ts";
 import type { LayerFormat } from "../convert/layer.ts";
+import { openDictionary } from "../convert/dictionary.ts";
 import { createProgress } from "../convert/progress.ts";
 import { reverseImage } from "../convert/reverse.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
@@ -60,6 +61,8 @@ export interface ConvertFlags {
   backendConfigFile?: string;
   backendForcePush?: boolean;
   batchSize: string;
+  chunkDict?: string;
+  chunkDictInsecure?: boolean;
   workDir?: string;
   outputJson?: string;
   pushRetryCount: string;
@@ -72,7 +75,6 @@ const refused = {
   sourceBackendType: ["--source-backend-type", "models can not be converted; images are read from registries and layout folders"],
   buildCache: ["--build-cache", "a second run writes no blob that is there already"],
   buildCacheTag: ["--build-cache-tag", "a second run writes no blob that is there already"],
-  chunkDict: ["--chunk-dict", "convert without it"],
 } as const;
 
 /** Accepted for the sake of scripts: without effect here, or done always. */
@@ -83,7 +85,6 @@ const ignored = [
   "--build-cache-version",
   "--build-cache-insecure",
   "--build-cache-max-records",
-  "--chunk-dict-insecure",
   "--source-backend-config",
 ] as const;
 
@@ -130,6 +131,13 @@ export function addConvert(program: Command, context: Context): void {
     .addOption(new Option("--backend-config-file <path>", "the same in a file").env("BACKEND_CONFIG_FILE"))
     .addOption(switchOption("--backend-force-push", "store a blob also where it is there", "BACKEND_FORCE_PUSH"))
     .addOption(
+      new Option(
+        "--chunk-dict <bootstrap:registry:IMAGE>",
+        "chunks that the dictionary has are not stored again; or bootstrap:local:PATH, if the target has its blobs",
+      ).env("CHUNK_DICT"),
+    )
+    .addOption(switchOption("--chunk-dict-insecure", "accept any certificate of the dictionary's registry", "CHUNK_DICT_INSECURE"))
+    .addOption(
       new Option("--work-dir <dir>", "directory for blobs until they are written; default: the system's temporary directory").env(
         "WORK_DIR",
       ),
@@ -170,6 +178,10 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
     skipVerify: flags.targetInsecure ?? false,
   });
   const blobs = await blobStore(flags, target);
+  await using dictionary =
+    flags.chunkDict === undefined
+      ? undefined
+      : await openDictionary(flags.chunkDict, { ...registry, skipVerify: flags.chunkDictInsecure ?? false }, { ...format, log });
   const started = performance.now();
   log.info(`converting ${source.name} to ${target.name}`);
   const shared = {
@@ -186,6 +198,7 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
         ...shared,
         blobs,
         format,
+        dictionary,
         prefetch: { policy: (patterns.length > 0 ? "fs" : "none") satisfies PrefetchPolicy, patterns },
         mergePlatform: flags.mergePlatform ?? flags.multiPlatform ?? false,
         withReferrer: flags.withReferrer ?? false,
@@ -224,6 +237,8 @@ function checkFlags(flags: ConvertFlags): void {
   if (flags.ociRef && flags.fsVersion === "5") throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref needs --fs-version 6");
   if (flags.ociRef && flags.backendType !== undefined)
     throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref leaves the data in the registry: it can not be combined with --backend-type");
+  if (flags.ociRef && flags.chunkDict !== undefined)
+    throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref stores no data that --chunk-dict could save: give one of them");
   if (flags.reverse && (flags.ociRef || flags.mergePlatform || flags.withReferrer || flags.backendType !== undefined))
     throw new NydusImageError(
       "IMAGE_ARGUMENT",

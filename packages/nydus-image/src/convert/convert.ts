@@ -1,11 +1,12 @@
 /** An OCI image becomes a nydus image: all layers at once, then one bootstrap over them. Source: spec/nydusify.md, section 2; spec/images.md */
 import { createHash } from "node:crypto";
-import { CompressPool, cloneTree, compressorNumbers, digesterNumbers, mergeLayers } from "@nydus-ts/builder";
+import { type BlobEntry, CompressPool, cloneTree, compressorNumbers, digesterNumbers, mergeLayers } from "@nydus-ts/builder";
 import { type Descriptor, type ImageManifest, MEDIA_TYPES, RegistryImage } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import { configBytesMax, layersInFlightMax, layersMax } from "../limits.ts";
 import { packBootstrapLayer } from "./bootstrap-layer.ts";
 import { copyBlob, readBlob } from "./copy-blob.ts";
+import type { Dictionary } from "./dictionary.ts";
 import { EarlierResult } from "./earlier-result.ts";
 import { type ConvertedLayer, convertLayer } from "./layer.ts";
 import { createLimiter } from "./limiter.ts";
@@ -133,24 +134,29 @@ class Conversion {
   }
 
   async #nydus({ descriptor, manifest }: SelectedImage, config: Buffer, tagged: boolean): Promise<Descriptor> {
-    const { source, target, blobs, builderVersion, format, mergePlatform, prefetch, withReferrer } = this.#options;
+    const { source, target, blobs, builderVersion, dictionary, format, mergePlatform, prefetch, withReferrer } = this.#options;
     const layers = await this.#together.all(manifest.layers.map((layer) => () => this.#layer(layer)));
     const merged = mergeLayers({
       fsVersion: format.fsVersion,
       layers: layers.map(({ root }) => cloneTree(root)),
       compressor: compressorNumbers[format.ociRef ? "gzip" : format.compressor],
       digester: digesterNumbers[format.ociRef ? "sha256" : format.digester],
-      cipher: 0,
+      cipher: dictionary?.blobs.some(({ cipher }) => cipher !== 0) ? 1 : 0,
       explicitUidGid: true,
       prefetch,
     });
+    const shared = dictionary ? await this.#shared(dictionary, merged.blobs) : [];
     // Named as the cache files of the run time: by the blob that holds the data.
     const metaFiles = new Map(
       layers.flatMap(({ id, metaFile, reference }) => (metaFile ? [[reference?.slice("sha256:".length) ?? id, metaFile] as const] : [])),
     );
+    for (const { digest } of shared) {
+      const metaFile = dictionary?.metaFiles.get(digest.slice("sha256:".length));
+      if (metaFile) metaFiles.set(digest.slice("sha256:".length), metaFile);
+    }
     const packed = await packBootstrapLayer(merged.bootstrap, metaFiles);
     const bootstrap = await this.#writeSmall(nydusMediaTypes.bootstrap, packed.gzip);
-    const listed = blobs.inTarget ? layers.map(blobLayer) : [];
+    const listed = blobs.inTarget ? [...layers.map(blobLayer), ...shared] : [];
     const diffIds = [...listed.map(({ digest }) => digest), packed.diffId];
     const newConfig = await this.#writeSmall(
       mergePlatform ? nydusMediaTypes.config : MEDIA_TYPES.ociConfig,
@@ -170,6 +176,21 @@ class Conversion {
     if (withReferrer && target instanceof RegistryImage)
       await listReferrer(target, descriptor.digest, { ...written, artifactType: nydusMediaTypes.manifest }, this.#together.signal);
     return written;
+  }
+
+  /** The blobs of the dictionary that the image refers to, put where the image's are. */
+  async #shared(dictionary: Dictionary, referred: readonly BlobEntry[]): Promise<Descriptor[]> {
+    const { target, blobs } = this.#options;
+    const { signal } = this.#together;
+    const used = referred.filter(({ id }) => dictionary.blobs.some((blob) => blob.id === id));
+    const store = blobs.inTarget ? undefined : { blobs, workDirectory: this.#workDirectory };
+    return await this.#together.all(
+      used.map(
+        ({ id }) =>
+          () =>
+            this.#limit(() => dictionary.put(id, { target, store, signal })),
+      ),
+    );
   }
 
   /** The OCI half of a merged index. */
@@ -195,11 +216,11 @@ class Conversion {
     let converted = this.#layers.get(layer.digest);
     if (!converted) {
       const progress = this.#options.progress.layer(layer.digest.slice(0, 19), layer.size);
-      const { source, target, blobs, format } = this.#options;
+      const { source, target, blobs, dictionary, format } = this.#options;
       converted = this.#limit(async () => {
         const { signal } = this.#together;
         signal.throwIfAborted();
-        const options = { source, blobs, format, workDirectory: this.#workDirectory, pool: this.#pool, signal };
+        const options = { source, blobs, dictionary, format, workDirectory: this.#workDirectory, pool: this.#pool, signal };
         const result = await convertLayer(layer, options, progress);
         // The run time reads the data of such an image from the layer, in the repository of the image.
         if (format.ociRef) await copyBlob(layer, source, target, { signal });

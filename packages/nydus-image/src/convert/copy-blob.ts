@@ -27,7 +27,7 @@ export async function readBlob(
 }
 
 /** Of a blob that is known by its digest alone. @throws NydusImageError IMAGE_SOURCE: it is not there */
-export async function blobSize(source: ImageSource, digest: string, signal: AbortSignal): Promise<number> {
+export async function blobSize(source: ImageSource | ImageTarget, digest: string, signal: AbortSignal): Promise<number> {
   let size: number | undefined;
   if (source instanceof RegistryImage)
     size = await source.client.blobSize(source.reference.repository, digest, { deadlineMs: 60_000, signal });

@@ -16,9 +16,10 @@ export class EarlierResult {
   #images: Promise<EarlierImage[]> | undefined;
 
   constructor(options: ConvertOptions) {
-    const { builderVersion, format, mergePlatform, prefetch, source, withReferrer, blobs } = options;
+    const { builderVersion, dictionary, format, mergePlatform, prefetch, source, withReferrer, blobs } = options;
     const reference = source instanceof RegistryImage ? source.name : "";
     const decisive = [builderVersion, reference, Object.entries(format).sort(), mergePlatform, prefetch, withReferrer, blobs.inTarget];
+    if (dictionary) decisive.push(dictionary.digest);
     this.fingerprint = `sha256:${createHash("sha256").update(JSON.stringify(decisive)).digest("hex")}`;
     this.#options = options;
   }

@@ -18,6 +18,7 @@ import type { Descriptor, ImageSource } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import type { BlobStore } from "./blob-store.ts";
 import { countStreamed } from "./collect.ts";
+import type { Dictionary } from "./dictionary.ts";
 import type { LayerProgress } from "./progress.ts";
 
 /** How layers are built. All of it changes the blobs. */
@@ -38,6 +39,7 @@ export interface LayerOptions {
   source: ImageSource;
   blobs: BlobStore;
   format: LayerFormat;
+  dictionary: Dictionary | undefined;
   workDirectory: string;
   pool: CompressPool;
   signal: AbortSignal;
@@ -83,6 +85,7 @@ export async function convertLayer(layer: Descriptor, options: LayerOptions, pro
     explicitUidGid: true,
     ...(format.fsVersion === 5 ? { version5: { alignedChunks: format.alignedChunks } } : {}),
     prefetch: { policy: "none", patterns: [] },
+    ...(options.dictionary ? { dictionary: options.dictionary } : {}),
     pool,
   }).catch((cause: unknown) => {
     throw new NydusImageError("IMAGE_SOURCE", `layer ${layer.digest} of ${source.name} can not be converted`, { cause });
@@ -90,7 +93,8 @@ export async function convertLayer(layer: Descriptor, options: LayerOptions, pro
   const { path, size } = built.blob!;
   // The name that the builder gives to a description leaves some sections out, as the original's does; a registry wants the digest of all.
   const id = format.ociRef ? await hashFile(path) : built.blob!.id;
-  const blob = built.blobs[0] && Object.assign(built.blobs[0], withoutInlinedBootstrap(built.blobs[0]));
+  const own = built.blobs.find((each) => !options.dictionary?.blobs.includes(each));
+  const blob = own && Object.assign(own, withoutInlinedBootstrap(own));
   if (blob && format.ociRef) await describeReference(blob, { id, path, size });
   const descriptor: Descriptor = { mediaType: "application/octet-stream", digest: `sha256:${id}`, size };
   const uploaded = await blobs.write(descriptor, path, { signal, onProgress: (bytes) => progress.written(bytes, size) });

@@ -8,6 +8,7 @@ import { switchOption } from "../switch-option.ts";
 import { builderVersion } from "../version.ts";
 import { addBuild } from "./build.ts";
 import { addCheck } from "./check.ts";
+import { addChunkdict } from "./chunkdict.ts";
 import { addCopy } from "./copy.ts";
 import { createNydusifyLog, type Level, levels, type NydusifyLog } from "./log.ts";
 import { addMount } from "./mount.ts";
@@ -17,7 +18,6 @@ import { addOptimize } from "./optimize.ts";
 const absent = {
   commit:
     "build a layer with `nydus-image create` and add it with `nydus-image merge --parent-bootstrap`, or commit the OCI image and convert it",
-  chunkdict: "convert without a chunk dictionary",
 } as const;
 
 /** There is no other exit status. */
@@ -42,6 +42,7 @@ export async function nydusify(argv: readonly string[], io: Io): Promise<0 | 1> 
   addBuild(program, context);
   addCopy(program, context);
   addOptimize(program, context);
+  addChunkdict(program, context);
   for (const [name, instead] of Object.entries(absent)) {
     program
       .command(name)

@@ -1,5 +1,5 @@
 /** `nydusify optimize`: an image whose listed files are together in one more blob, which is read first. Source: spec/nydusify.md, section 10 */
-import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { localfsBackend } from "@nydus-ts/chunk-store";
 import { currentPlatform, dockerConfigCredentials, openImageTarget } from "@nydus-ts/registry-client";
@@ -9,7 +9,7 @@ import type { Context } from "../context.ts";
 import { localDirectory, openBackend } from "../convert/blob-store.ts";
 import { annotations } from "../convert/manifest.ts";
 import { NydusImageError } from "../errors.ts";
-import { loadLayerFile } from "../layer-file.ts";
+import { loadLayer } from "../layer-file.ts";
 import { optimizeImage } from "../optimization.ts";
 import { parsePrefetchFiles } from "../prefetch-files.ts";
 import { switchOption } from "../switch-option.ts";
@@ -92,9 +92,8 @@ async function optimize(context: Context, flags: OptimizeFlags): Promise<void> {
   await using work = await workDirectory(flags.workDir);
   const directory = join(work.path, "blobs");
   await mkdir(directory);
-  await writeFile(join(work.path, "image.boot"), layer.bootstrap.bytes);
   await using backend = elsewhere ? localfsBackend({ dir: elsewhere.directory }) : await blobBackend(source, flags.sourceInsecure ?? false);
-  const file = await loadLayerFile(join(work.path, "image.boot"), "bootstrap", { ...log, info: () => {} });
+  const file = loadLayer(layer.bootstrap);
   const result = await optimizeImage(file, list.files, { backend, directory, warn: (line) => log.warn(line), signal });
   const { added } = result;
   if (!added)
