@@ -81,7 +81,7 @@ describe("run-time failures end with status 1 and one Error", () => {
 
   test.each([
     ["create", ...to("a"), "--attributes", temporary.join("x"), source],
-    ["convert", "--source", "a", "--target", "b", "--chunk-dict", "bootstrap:registry:c"],
+    ["convert", "--source", "a", "--target", "b", "--source-backend-type", "modelfile"],
   ])("what is not done is refused with what to do instead: %j", async (...argv) => {
     const { code, stderr } = await run(argv);
     expect([code, stderr]).toEqual([1, expect.stringMatching(/^Error: .* is not supported by this version: \w/m)]);

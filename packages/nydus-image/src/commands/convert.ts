@@ -1,4 +1,5 @@
 /** `nydus-image convert`: an OCI image in a registry or layout folder becomes a nydus image in a registry or layout folder. Flags as in nydusify: spec/nydusify.md, section 2.1 */
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Compressor, Digester, PrefetchPolicy } from "@nydus-ts/builder";
@@ -8,15 +9,18 @@ import {
   currentPlatform,
   dockerConfigCredentials,
   type ImageTarget,
+  type OpenImageOptions,
   openImageSource,
   openImageTarget,
   type Platform,
   parsePlatform,
   parseReference,
+  RegistryImage,
 } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { type BlobStore, openBackend, targetStore } from "../convert/blob-store.ts";
+import { BuildCache } from "../convert/build-cache.ts";
 import { convertImage } from "../convert/convert.ts";
 import type { LayerFormat } from "../convert/layer.ts";
 import { openDictionary } from "../convert/dictionary.ts";
@@ -61,6 +65,11 @@ export interface ConvertFlags {
   backendConfigFile?: string;
   backendForcePush?: boolean;
   batchSize: string;
+  buildCache?: string;
+  buildCacheTag?: string;
+  buildCacheVersion: string;
+  buildCacheInsecure?: boolean;
+  buildCacheMaxRecords: string;
   chunkDict?: string;
   chunkDictInsecure?: boolean;
   workDir?: string;
@@ -73,20 +82,10 @@ export interface ConvertFlags {
 /** Options of nydusify that change the result and are not done: they are refused, not ignored. */
 const refused = {
   sourceBackendType: ["--source-backend-type", "models can not be converted; images are read from registries and layout folders"],
-  buildCache: ["--build-cache", "a second run writes no blob that is there already"],
-  buildCacheTag: ["--build-cache-tag", "a second run writes no blob that is there already"],
 } as const;
 
 /** Accepted for the sake of scripts: without effect here, or done always. */
-const ignored = [
-  "--oci",
-  "--docker-v2-format",
-  "--nydus-image",
-  "--build-cache-version",
-  "--build-cache-insecure",
-  "--build-cache-max-records",
-  "--source-backend-config",
-] as const;
+const ignored = ["--oci", "--docker-v2-format", "--nydus-image", "--source-backend-config"] as const;
 
 export function addConvert(program: Command, context: Context): void {
   const command = program
@@ -130,6 +129,21 @@ export function addConvert(program: Command, context: Context): void {
     .addOption(new Option("--backend-config <json>", 'where: {"dir": "DIRECTORY"}').env("BACKEND_CONFIG").conflicts("backendConfigFile"))
     .addOption(new Option("--backend-config-file <path>", "the same in a file").env("BACKEND_CONFIG_FILE"))
     .addOption(switchOption("--backend-force-push", "store a blob also where it is there", "BACKEND_FORCE_PUSH"))
+    .addOption(
+      new Option("--build-cache <image>", "where it is kept which blobs layers became; layers that are known are not read")
+        .env("BUILD_CACHE")
+        .conflicts("buildCacheTag"),
+    )
+    .addOption(new Option("--build-cache-tag <tag>", "the same, in the target's repository").env("BUILD_CACHE_TAG"))
+    .addOption(
+      new Option("--build-cache-version <text>", "caches of another version are not used").default("v1").env("BUILD_CACHE_VERSION"),
+    )
+    .addOption(switchOption("--build-cache-insecure", "accept any certificate of the cache's registry", "BUILD_CACHE_INSECURE"))
+    .addOption(
+      new Option("--build-cache-max-records <count>", "layers that the cache keeps for a platform, 1 to 200")
+        .default("200")
+        .env("BUILD_CACHE_MAX_RECORDS"),
+    )
     .addOption(
       new Option(
         "--chunk-dict <bootstrap:registry:IMAGE>",
@@ -182,6 +196,16 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
     flags.chunkDict === undefined
       ? undefined
       : await openDictionary(flags.chunkDict, { ...registry, skipVerify: flags.chunkDictInsecure ?? false }, { ...format, log });
+  await using cacheImage = await openCacheImage(flags, target, { ...registry, skipVerify: flags.buildCacheInsecure ?? false });
+  const cache =
+    cacheImage &&
+    (await BuildCache.open(cacheImage, {
+      version: flags.buildCacheVersion,
+      fingerprint: layerFingerprint(format, dictionary?.digest),
+      recordsMax: Number(flags.buildCacheMaxRecords),
+      log,
+      signal,
+    }));
   const started = performance.now();
   log.info(`converting ${source.name} to ${target.name}`);
   const shared = {
@@ -198,6 +222,7 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
         ...shared,
         blobs,
         format,
+        cache,
         dictionary,
         prefetch: { policy: (patterns.length > 0 ? "fs" : "none") satisfies PrefetchPolicy, patterns },
         mergePlatform: flags.mergePlatform ?? flags.multiPlatform ?? false,
@@ -209,7 +234,7 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
   const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
   log.info(
     `converted ${source.name} (${megabytes(result.sourceBytes)}) to ${target.name} (${megabytes(result.targetBytes)}) in ${seconds.toFixed(1)} s, ` +
-      `${result.blobsWritten} blobs written, ${result.blobsThere} were there`,
+      `${result.blobsWritten} blobs written, ${result.blobsThere} were there${cache === undefined ? "" : `, ${cache.hits} layers from the build cache`}`,
   );
   context.io.stdout.write(`${result.descriptor.digest}\n`);
   if (flags.outputJson !== undefined) {
@@ -234,6 +259,14 @@ function checkFlags(flags: ConvertFlags): void {
     throw new NydusImageError("IMAGE_ARGUMENT", `invalid --push-retry-count ${flags.pushRetryCount}`);
   if (!/^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$/.test(flags.pushRetryDelay))
     throw new NydusImageError("IMAGE_ARGUMENT", `invalid --push-retry-delay ${flags.pushRetryDelay}: expected a duration such as 5s`);
+  if (
+    !/^[0-9]{1,3}$/.test(flags.buildCacheMaxRecords) ||
+    Number(flags.buildCacheMaxRecords) < 1 ||
+    Number(flags.buildCacheMaxRecords) > 200
+  )
+    throw new NydusImageError("IMAGE_ARGUMENT", `invalid --build-cache-max-records ${flags.buildCacheMaxRecords}: expected 1 to 200`);
+  if ((flags.buildCache !== undefined || flags.buildCacheTag !== undefined) && (flags.reverse || flags.backendType !== undefined))
+    throw new NydusImageError("IMAGE_ARGUMENT", "a build cache keeps blobs in a registry: it goes without --backend-type and --reverse");
   if (flags.ociRef && flags.fsVersion === "5") throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref needs --fs-version 6");
   if (flags.ociRef && flags.backendType !== undefined)
     throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref leaves the data in the registry: it can not be combined with --backend-type");
@@ -266,6 +299,27 @@ async function blobStore(flags: ConvertFlags, target: ImageTarget): Promise<Blob
     config: flags.backendConfigFile === undefined ? flags.backendConfig : await readFile(flags.backendConfigFile, "utf8"),
     forcePush: flags.backendForcePush ?? false,
   });
+}
+
+async function openCacheImage(
+  { buildCache, buildCacheTag }: ConvertFlags,
+  target: ImageTarget,
+  options: OpenImageOptions,
+): Promise<RegistryImage | undefined> {
+  if (buildCache === undefined && buildCacheTag === undefined) return undefined;
+  if (buildCache === undefined && !(target instanceof RegistryImage))
+    throw new NydusImageError("IMAGE_ARGUMENT", "--build-cache-tag needs a target in a registry: give --build-cache IMAGE");
+  const name =
+    buildCache ?? `${(target as RegistryImage).reference.host}/${(target as RegistryImage).reference.repository}:${buildCacheTag}`;
+  const image = await openImageTarget(name, options);
+  if (image instanceof RegistryImage) return image;
+  throw new NydusImageError("IMAGE_ARGUMENT", `--build-cache ${name} is not an image in a registry`);
+}
+
+/** Of all that decides which blob a layer becomes. */
+function layerFingerprint(format: LayerFormat, dictionary: string | undefined): string {
+  const decisive = [builderVersion, Object.entries(format).sort(), dictionary];
+  return `sha256:${createHash("sha256").update(JSON.stringify(decisive)).digest("hex")}`;
 }
 
 function nameTarget(flags: ConvertFlags): string {

@@ -1,10 +1,11 @@
 /** An OCI image becomes a nydus image: all layers at once, then one bootstrap over them. Source: spec/nydusify.md, section 2; spec/images.md */
 import { createHash } from "node:crypto";
 import { type BlobEntry, CompressPool, cloneTree, compressorNumbers, digesterNumbers, mergeLayers } from "@nydus-ts/builder";
-import { type Descriptor, type ImageManifest, MEDIA_TYPES, RegistryImage } from "@nydus-ts/registry-client";
+import { type Descriptor, type ImageManifest, LayoutImage, MEDIA_TYPES, type Platform, RegistryImage } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import { configBytesMax, layersInFlightMax, layersMax } from "../limits.ts";
 import { packBootstrapLayer } from "./bootstrap-layer.ts";
+import { readCachedLayer } from "./cached-layer.ts";
 import { copyBlob, readBlob } from "./copy-blob.ts";
 import type { Dictionary } from "./dictionary.ts";
 import { EarlierResult } from "./earlier-result.ts";
@@ -69,6 +70,8 @@ class Conversion {
   readonly #layers = new Map<string, Promise<ConvertedLayer>>();
   readonly #together: Together;
   readonly #earlier: EarlierResult;
+  /** images that were built by this run */
+  readonly #made: Array<{ platform: Platform; layers: readonly string[] }> = [];
   #sourceBytes = 0;
   #targetBytes = 0;
   #blobsThere = 0;
@@ -87,6 +90,7 @@ class Conversion {
     const alone = images.length === 1 && !mergePlatform;
     const converted = await this.#together.all(images.map((image) => () => this.#image(image, alone)));
     const descriptor = alone ? converted[0].nydus : await this.#writeIndex(converted, index?.annotations);
+    await this.#saveCache();
     const layers = await Promise.all(this.#layers.values());
     const blobsWritten = layers.filter(({ uploaded }) => uploaded).length;
     return {
@@ -133,9 +137,11 @@ class Conversion {
     return { image: { ...image, platform: image.platform ?? platformOf(config) }, nydus, oci: await this.#oci(image, config) };
   }
 
-  async #nydus({ descriptor, manifest }: SelectedImage, config: Buffer, tagged: boolean): Promise<Descriptor> {
+  async #nydus({ descriptor, manifest, platform }: SelectedImage, config: Buffer, tagged: boolean): Promise<Descriptor> {
     const { source, target, blobs, builderVersion, dictionary, format, mergePlatform, prefetch, withReferrer } = this.#options;
     const layers = await this.#together.all(manifest.layers.map((layer) => () => this.#layer(layer)));
+    if (this.#options.cache)
+      this.#made.push({ platform: platform ?? platformOf(config), layers: manifest.layers.map(({ digest }) => digest) });
     const merged = mergeLayers({
       fsVersion: format.fsVersion,
       layers: layers.map(({ root }) => cloneTree(root)),
@@ -220,8 +226,10 @@ class Conversion {
       converted = this.#limit(async () => {
         const { signal } = this.#together;
         signal.throwIfAborted();
+        const cached = await this.#cached(layer);
+        if (cached) progress.done(cached.uploaded ? "written" : "already there");
         const options = { source, blobs, dictionary, format, workDirectory: this.#workDirectory, pool: this.#pool, signal };
-        const result = await convertLayer(layer, options, progress);
+        const result = cached ?? (await convertLayer(layer, options, progress));
         // The run time reads the data of such an image from the layer, in the repository of the image.
         if (format.ociRef) await copyBlob(layer, source, target, { signal });
         return result;
@@ -229,6 +237,33 @@ class Conversion {
       this.#layers.set(layer.digest, converted);
     }
     return converted;
+  }
+
+  /** What the build cache says the layer became; its blob is then in the target. */
+  async #cached({ digest }: Descriptor): Promise<ConvertedLayer | undefined> {
+    const { cache, format, target } = this.#options;
+    const { signal } = this.#together;
+    const blob = await cache?.find(digest);
+    if (!cache || !blob) return undefined;
+    try {
+      const reference = format.ociRef ? digest : undefined;
+      const layer = await readCachedLayer(blob, cache.image, { workDirectory: this.#workDirectory, reference, signal });
+      return { ...layer, uploaded: await copyBlob(blob, cache.image, target, { signal }) };
+    } catch (error) {
+      signal.throwIfAborted();
+      cache.drop(digest, error);
+      return undefined;
+    }
+  }
+
+  /** The tag stands by now: a cache that can not be written takes nothing away from it. */
+  async #saveCache(): Promise<void> {
+    const { cache, target } = this.#options;
+    if (!cache || !(target instanceof RegistryImage || target instanceof LayoutImage)) return;
+    for (const { platform, layers } of this.#made) {
+      const added = await Promise.all(layers.map(async (layer) => ({ layer, converted: await this.#layers.get(layer)! })));
+      await cache.save(added, platform, target);
+    }
   }
 
   async #writeSmall(mediaType: string, bytes: Buffer): Promise<Descriptor> {

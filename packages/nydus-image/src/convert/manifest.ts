@@ -23,6 +23,8 @@ export const annotations = {
   sourceDigest: `${prefix}nydus-source-digest`,
   sourceReference: `${prefix}nydus-source-reference`,
   builderVersion: `${prefix}nydus-builder-version`,
+  cacheVersion: `${prefix}nydus-cache-version`,
+  uncompressed: "containerd.io/uncompressed",
   /** on the bootstrap layer of a committed image: digests of the blobs that commits added */
   commitBlobs: `${prefix}nydus-commit-blobs`,
   /** on the bootstrap layer of an optimised image: id of the blob with the data of the listed files */

@@ -1,6 +1,7 @@
 import type { PrefetchPolicy } from "@nydus-ts/builder";
 import type { ImageSource, ImageTarget, Platform } from "@nydus-ts/registry-client";
 import type { BlobStore } from "./blob-store.ts";
+import type { BuildCache } from "./build-cache.ts";
 import type { Dictionary } from "./dictionary.ts";
 import type { LayerFormat } from "./layer.ts";
 import type { Progress } from "./progress.ts";
@@ -13,6 +14,8 @@ export interface ConvertOptions {
   /** undefined: all of them */
   platforms: readonly Platform[] | undefined;
   format: LayerFormat;
+  /** layers that were converted before */
+  cache: BuildCache | undefined;
   /** chunks that are not stored again */
   dictionary: Dictionary | undefined;
   prefetch: { policy: PrefetchPolicy; patterns: readonly string[] };
