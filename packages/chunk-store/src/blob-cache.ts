@@ -190,6 +190,16 @@ export class BlobCache implements AsyncDisposable {
     });
   }
 
+  /**
+   * Begins to fetch chunks that a reader will want soon, in the given order; at most 2 MiB of stored bytes, and nothing where
+   * `amplifyBytesMax` is 0 or the chunk info has not come yet. What fails is fetched by whoever reads it.
+   */
+  fetchAhead(chunks: readonly number[]): void {
+    if (this.direct || this.#closed !== undefined) return;
+    const known = (chunk: number): boolean => chunk >= 0 && chunk < this.chunkCount && this.#recorded?.has(chunk) !== false;
+    this.#fetching?.fetcher.fetchAhead(chunks.filter(known));
+  }
+
   stats(): BlobCacheStats {
     const { store: { counts: store } = {}, items, fetcher } = this.#fetching ?? {};
     const used = items === undefined ? 0 : this.#prefetcher.usedBytes(items, (chunk) => this.#marks.isTouched(chunk));

@@ -1,7 +1,7 @@
 import type { FetchClass } from "./fetch-class.ts";
 import { fetchClasses } from "./fetch-class.ts";
 import { Flight } from "./flight.ts";
-import { demandRequestBytesMax, gapBytesMax } from "./limits.ts";
+import { aheadWithDemandBytesMax, demandRequestBytesMax, gapBytesMax } from "./limits.ts";
 import type { StoredItems } from "./stored-items.ts";
 
 /** Item numbers looked at for neighbours on each side of a request; only items that are absent and wanted count. */
@@ -88,12 +88,26 @@ export class FetchQueue {
     const range = { start: head.offset, end: head.offset + head.length };
     // A second try of one item goes alone: its neighbours are not to share its fate.
     const flights = head.retries > 0 ? [head] : [...this.#grow(head, line, range, -1, bytesMax).reverse(), head];
-    if (head.retries === 0) flights.push(...this.#grow(head, line, range, 1, bytesMax));
+    if (head.retries === 0) {
+      flights.push(...this.#grow(head, line, range, 1, bytesMax));
+      if (kind === "demand" && this.#isLittleAhead())
+        flights.push(...this.#grow(flights.at(-1) as Flight, this.#waiting.ahead, range, 1, bytesMax));
+    }
     for (const flight of flights) {
-      line.delete(flight.item);
+      this.#waiting[flight.kind].delete(flight.item);
       flight.running = true;
     }
     return { offset: range.start, length: range.end - range.start, flights };
+  }
+
+  /** Whether all read-ahead that waits may travel with a reader's request. */
+  #isLittleAhead(): boolean {
+    let bytes = 0;
+    for (const { length } of this.#waiting.ahead.values()) {
+      bytes += length;
+      if (bytes > aheadWithDemandBytesMax) return false;
+    }
+    return bytes > 0;
   }
 
   /** Waiting neighbours of `head` in one direction, nearest first; `range` grows with them. */

@@ -5,7 +5,7 @@ import type { FetchClass } from "./fetch-class.ts";
 import { FetchQueue, type MergedRange } from "./fetch-queue.ts";
 import type { Flight } from "./flight.ts";
 import type { ItemStore } from "./item-store.ts";
-import { amplifyBytesDefault, backgroundDeadlineMs, fetchesPerBlobMax, prefetchRequestBytesDefault } from "./limits.ts";
+import { amplifyBytesDefault, backgroundDeadlineMs, fetchAheadBytesMax, fetchesPerBlobMax, prefetchRequestBytesDefault } from "./limits.ts";
 import type { RunningWork } from "./running-work.ts";
 import { type FetchLane, type FetchScheduler, processScheduler } from "./scheduler.ts";
 import { SequenceDetector } from "./sequence.ts";
@@ -130,6 +130,22 @@ export class Fetcher {
     }
   }
 
+  /**
+   * Fetches what a reader will want soon, in the given order, up to `fetchAheadBytesMax` stored bytes; nobody waits for it. Nothing where
+   * `amplifyBytesMax` is 0.
+   */
+  fetchAhead(chunks: readonly number[]): void {
+    const { items, isPresent, options } = this.#parts;
+    if (options.amplifyBytesMax === 0) return;
+    let budget = fetchAheadBytesMax;
+    for (const item of new Set(chunks.filter((chunk) => !isPresent(chunk)).map((chunk) => items.itemOf(chunk)))) {
+      budget -= items.storedSize(item);
+      if (budget < 0) break;
+      this.#queue.join(item, "ahead");
+    }
+    this.#scheduler.poke();
+  }
+
   /** Waits for the flights of items, new or under way. */
   async #fly(items: readonly number[], kind: FetchClass, limits: WaitLimits): Promise<void> {
     const blobId = this.#parts.options.blob.id;
@@ -179,7 +195,9 @@ export class Fetcher {
         chunkCount: flights.length,
         demanded: demanded?.signal,
       });
-      this.#counts[kind === "demand" ? "demandBytes" : kind === "ahead" ? "widenedBytes" : "prefetchBytes"] += length;
+      const besides = flights.reduce((sum, flight) => sum + (kind === "demand" && flight.kind === "ahead" ? flight.length : 0), 0);
+      this.#counts.widenedBytes += besides;
+      this.#counts[kind === "demand" ? "demandBytes" : kind === "ahead" ? "widenedBytes" : "prefetchBytes"] += length - besides;
       if (kind === "prefetch") this.#counts.prefetchRequests++;
       for (const flight of flights) {
         const at = flight.offset - offset;

@@ -54,13 +54,30 @@ describe("reads of absent data", () => {
     expect(total()).toBe(21 * chunkBytes);
   });
 
-  test("those in order are widened, never beyond amplify_io, and not at all with amplify_io 0", async () => {
-    for (const amplify_io of [4 * chunkBytes, 0]) {
+  test("those in order are widened, never beyond amplify_io, and not at all with amplify_io 0; a little comes in the reader's request", async () => {
+    for (const amplify_io of [9 * chunkBytes, 4 * chunkBytes, 0]) {
       const path = await mount({ amplify_io });
       for (let index = 0; index < 20; index++) await readPage(path(index), 2);
       await expect.poll(async () => (await nydusd.client.inflight()).length).toBe(0);
       if (amplify_io === 0) expect(total()).toBe(20 * chunkBytes);
-      else expect(Math.max(...lengths())).toBe(amplify_io);
+      else expect(Math.max(...lengths())).toBe(amplify_io <= 32_768 ? chunkBytes + amplify_io : amplify_io);
+    }
+  });
+
+  test("once two chunks of a small file were read, the third read brings the rest of it in one request, and with amplify_io 0 it does not", async () => {
+    for (const amplify_io of [1 << 20, 0]) {
+      const path = await mount({ amplify_io });
+      // Pages are read back to front, so that nothing looks like a sequence; not page 0, where the kernel reads ahead.
+      await readPage(path(50), 2);
+      for (const page of [4, 3]) await readPage(path(30), page);
+      expect(total()).toBe(3 * chunkBytes);
+      await readPage(path(30), 2);
+      await expect.poll(total).toBe((amplify_io === 0 ? 4 : 6) * chunkBytes);
+      await expect.poll(async () => (await nydusd.client.inflight()).length).toBe(0);
+      if (amplify_io === 0) continue;
+      const asked = image.ranges().length;
+      expect(await readFile(path(30))).toEqual(image.contents[30]);
+      expect(image.ranges().length).toBe(asked);
     }
   });
 

@@ -30,6 +30,9 @@ export const probeDeadlineMs = 5_000;
 /** A look that found the data holds for the other layers of its pull for so long. A failure is not kept. */
 export const probeKeptMs = 30_000;
 
+/** A look that fetched data spares the image's first mount a look of its own, when the container comes right behind the pull. */
+export const probeFreshMs = 5_000;
+
 /** Attempts at a first mount whose daemon died meanwhile. */
 export const mountAttemptsMax = 5;
 

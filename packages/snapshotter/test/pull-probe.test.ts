@@ -1,5 +1,6 @@
-import { writeFileSync } from "node:fs";
+import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { NydusdClient } from "@nydus-ts/nydus-api";
 import { TestRegistry } from "@nydus-ts/registry-client/testing";
 import { expect, test } from "vitest";
 import { FIXTURE_BLOB, IMAGE_REF, LABEL, pullNydusImage, REGISTRY_TEMPLATE, startStack } from "./support/stack.ts";
@@ -81,4 +82,19 @@ test("a pull that finds its data layers there looks all the same", async () => {
   registry.faults.add({ path: /\/blobs\// }, { status: 403 });
   const labels = { "containerd.io/snapshot.ref": "sha256:image-boot", [`${LABEL}nydus-bootstrap`]: "true" };
   await expect(again.client.call("Prepare", { key: "test/9/extract", parent: "sha256:image-2", labels })).rejects.toThrow("403");
+});
+
+test("the first mount right behind the pull asks for no data again; one of an image that no pull looked for does", async () => {
+  await using root = temporaryRoot();
+  await using registry = await TestRegistry.start();
+  await using stack = await world(root.path, registry);
+  const looked = await stack.pull({ name: "looked" });
+  writeFileSync(join(stack.root, "cache", `${FIXTURE_BLOB}.blob.data`), "x".repeat(4096));
+  const labels = { [IMAGE_REF]: `${registry.host}/image:cached` };
+  const cached = await stack.pull({ name: "cached", blobDigest: `sha256:${FIXTURE_BLOB}`, labels });
+  for (const top of [looked, cached]) await stack.client.call("Prepare", { key: `test/9/${top}`, parent: top });
+  const [folder] = readdirSync(join(stack.root, "socket"));
+  const daemon = new NydusdClient(join(stack.root, "socket", folder as string, "api.sock"));
+  const info = JSON.parse((await daemon.raw("/api/v1/daemon")).text) as { backend_collection: Record<string, { probe: boolean }> };
+  expect(Object.values(info.backend_collection).map(({ probe }) => probe)).toEqual([false, true]);
 });

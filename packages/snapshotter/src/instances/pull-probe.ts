@@ -4,7 +4,7 @@ import { credentialOfAuth, type ProxyOptions, RegistryError, registryBackend, st
 import { z } from "zod";
 import { messageOf, SnapshotterError } from "../errors.ts";
 import { imageRefOf, LABELS, type Labels } from "../layers/labels.ts";
-import { probeDeadlineMs, probeKeptMs } from "../limits.ts";
+import { probeDeadlineMs, probeFreshMs, probeKeptMs } from "../limits.ts";
 import type { Log } from "../log.ts";
 import { blobIdOf, cacheFilesOf } from "./cache.ts";
 import type { ConfigSource } from "./config-source.ts";
@@ -21,6 +21,8 @@ export class PullProbes {
   readonly #options: PullProbesOptions;
   /** Running or just ended, by image and blob. */
   readonly #looks = new Map<string, Promise<void>>();
+  /** When data of an image came last, by its reference; `performance.now()`. */
+  readonly #fetchedAt = new Map<string, number>();
 
   constructor(options: PullProbesOptions) {
     this.#options = options;
@@ -47,12 +49,21 @@ export class PullProbes {
     return looking;
   }
 
+  /** Whether a look fetched data of the image so short a time ago that its mount need not look again. */
+  fetchedJustNow(image: string): boolean {
+    return performance.now() - (this.#fetchedAt.get(image) ?? Number.NEGATIVE_INFINITY) < probeFreshMs;
+  }
+
   async #look(image: string, blobId: string, labels: Labels): Promise<void> {
     const { cache, configs, log } = this.#options;
     for (const path of cacheFilesOf(cache, blobId)) if (lstatSync(path).blocks > 0) return;
     const { text } = await configs.configure({ key: "pull", bootstrap: undefined, labels });
     try {
       const outcome = await probeBlob(text, blobId, { deadlineMs: probeDeadlineMs });
+      if (outcome === "fetched") {
+        this.#fetchedAt.set(image, performance.now());
+        setTimeout(() => !this.fetchedJustNow(image) && this.#fetchedAt.delete(image), probeFreshMs).unref();
+      }
       if (outcome === "unknown")
         log.warn({ image, blob: blobId, ms: probeDeadlineMs }, "the registry did not say in time whether the image's data can be had");
     } catch (error) {

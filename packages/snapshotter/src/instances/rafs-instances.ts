@@ -260,7 +260,7 @@ export class RafsInstances implements Instances {
   async #mountFirst(daemon: Daemon, record: InstanceRecord, file: BootstrapFile): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#mountIn(daemon, record, file, { probe: true });
+        return await this.#mountIn(daemon, record, file, { probe: !this.#probes.fetchedJustNow(record.image) });
       } catch (error) {
         const cause = error instanceof Error ? error.cause : undefined;
         const died = cause instanceof NydusApiError && cause.code === "API_UNREACHABLE";

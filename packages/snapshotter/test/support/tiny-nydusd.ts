@@ -37,7 +37,10 @@ const routes: Record<string, (body: string, query: URLSearchParams) => unknown |
     supervisor: supervisor ?? null,
     state,
     backend_collection: Object.fromEntries(
-      Object.entries(mounts).map(([path, mount]) => [path, { backend_type: "Rafs", mountpoint: path, prefetch: mount.prefetch_files }]),
+      Object.entries(mounts).map(([path, mount]) => [
+        path,
+        { backend_type: "Rafs", mountpoint: path, prefetch: mount.prefetch_files, probe: mount.probe },
+      ]),
     ),
   }),
   "POST /api/v1/mount": async (body, query) => {

@@ -55,6 +55,8 @@ export interface Miss {
   readonly length: number;
   /** Five numbers a piece: blob, chunk, byte offset of the chunk in the blob, first byte wanted in the chunk, bytes wanted. */
   readonly pieces: readonly number[];
+  /** Blob and chunk, in turn, of what else the reader will probably want: see `restOfFile`. Hints only: not checked yet. */
+  readonly rest: readonly number[];
   /** Milliseconds since 1970. */
   readonly sinceMs: number;
 }

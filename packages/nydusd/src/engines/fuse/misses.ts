@@ -107,6 +107,10 @@ export class MissServer {
     const { blobs, readDeadlineMs } = image.mount;
     const options = { deadlineMs: readDeadlineMs, signal: image.closing.signal, priority: "demand" } as const;
     const groups = groupByBlob(miss);
+    for (const [index, blob] of blobs.entries()) {
+      const rest = miss.rest.filter((_, at) => at % 2 === 1 && miss.rest[at - 1] === index);
+      if (rest.length > 0) blob.fetchAhead(rest);
+    }
     try {
       await Promise.all(
         groups.map(async ({ blob, chunks, start, end }) => {

@@ -15,6 +15,7 @@ import { rawPread, statfs, viewMemory } from "@nydus-ts/linux";
 import { Counters, operation } from "./counters.ts";
 import { type ImageCursor, openCursor } from "./image-cursor.ts";
 import { type BlobView, type ImageView, type Miss, pieceNumbers } from "./messages.ts";
+import { restOfFile } from "./rest-of-file.ts";
 
 const typeMask = 0o170000;
 const typeDirectory = 0o040000;
@@ -312,6 +313,7 @@ export class ServedImage {
       fileOffset,
       length,
       pieces: Array.from(this.#pieces.subarray(0, this.#pieceCount * pieceNumbers)),
+      rest: restOfFile(this.#cursor, this.#view.blobs),
       sinceMs: Date.now(),
     });
     return handedOver;
