@@ -35,6 +35,8 @@ export interface ServeOptions {
   readonly table: WorkerTable;
   readonly index: number;
   readonly fileSystem: FuseFileSystem;
+  /** Serve only while another worker has asked for help (`table.askForHelp`). */
+  readonly standIn: boolean;
   /** Called when the worker was called; returns false to end the loop. */
   readonly onCall: () => boolean;
   readonly onInit: (result: Negotiated) => void;
@@ -44,15 +46,20 @@ export interface ServeOptions {
   readonly trace?: ((line: string) => void) | undefined;
 }
 
+/** How long a stand-in waits for a request before it looks whether it is still wanted. */
+const standInPollMs = 20;
+
 /**
  * Serves requests on the calling thread until the session ends (`unmounted`) or `onCall` says so (`stopped`). Blocks the thread: it is
- * the body of a worker. Non-blocking reads with poll(2) between them; four such workers did best of all ways that were measured.
+ * the body of a worker. Non-blocking reads with poll(2) between them. The kernel wakes every thread in poll(2) for every request, so few
+ * should wait there: one for each processor, kept on it, did best of all ways that were measured, since the request is then answered where
+ * it was made and no idle processor has to be woken. Those beyond are stand-ins.
  *
  * @throws ErrnoError when the device can not be read for another reason than the end of the session
  * Source: spec/engines.md 1
  */
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
-  const { device, wake, table, index, trace } = options;
+  const { device, wake, table, index, standIn, trace } = options;
   const request = new FuseRequest();
   const reply = new FuseReply();
   const handlers = handlersOf(options);
@@ -70,11 +77,15 @@ export function serve(options: ServeOptions): "unmounted" | "stopped" {
       calls = table.calls(index);
       if (!options.onCall()) return "stopped";
     }
+    if (standIn && !table.helpWanted) {
+      table.rest(index, calls);
+      continue;
+    }
     const length = rawRead(device, request.address, request.bytes.length);
     if (length < 0) {
       const reason = errno();
       if (reason === EAGAIN) {
-        rawPoll(polledAddress, 2, -1);
+        rawPoll(polledAddress, 2, standIn ? standInPollMs : -1);
         if ((polled[3] as number) >>> 16 !== 0) {
           rawRead(wake, drainedAddress, 8); // revents of the eventfd
           drained[0] = 0n; // a use: a buffer of which only the address is used would be collected

@@ -1,4 +1,6 @@
-import { describe, expect, test } from "vitest";
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
+import { describe, expect, test, vi } from "vitest";
 import { FuseReply, FuseRequest, formatRequest, initFlags, opcodes } from "../src/index.ts";
 import { negotiate } from "../src/init.ts";
 import { struct } from "../src/struct.ts";
@@ -117,5 +119,34 @@ describe("the table of workers", () => {
     expect(table.current()).toEqual([]);
     table.call(1);
     expect([other.calls(0), other.calls(1)]).toEqual([0, 1]);
+  });
+
+  test("lets a stand-in rest until it is called, a worker was held up, or one hangs", async () => {
+    const table = new WorkerTable(2);
+    const restOnThread = async (then: () => void): Promise<boolean> => {
+      const thread = new Worker(new URL("./resting-worker.ts", import.meta.url), {
+        workerData: { table: table.buffer, calls: table.calls(1) },
+      });
+      try {
+        expect(await once(thread, "message")).toEqual(["resting"]);
+        then();
+        const [wanted] = (await once(thread, "message")) as [boolean];
+        return wanted;
+      } finally {
+        await thread.terminate();
+      }
+    };
+    expect(await restOnThread(() => table.call(1))).toBe(false);
+    // Begun long ago by a clock that is taken back afterwards, so that nobody has to wait.
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() - 60_000);
+    table.begin(0, 7, 0, 15, 42, 0);
+    clock.mockRestore();
+    expect(await restOnThread(() => undefined)).toBe(true);
+    table.end(0);
+    const fresh = new WorkerTable(1);
+    expect(fresh.helpWanted).toBe(false);
+    fresh.askForHelp();
+    expect(fresh.helpWanted).toBe(true);
+    fresh.rest(0, 0);
   });
 });

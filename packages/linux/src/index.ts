@@ -1,3 +1,4 @@
+export { setThreadProcessors, threadProcessors } from "./affinity.ts";
 export { cString, ErrnoError, errnoName, type PathLike } from "./errors.ts";
 export {
   type FileSystemStats,

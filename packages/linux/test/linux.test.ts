@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { closeSync, lstatSync, mkdirSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, lstatSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
@@ -28,8 +28,10 @@ import {
   rlimitNofile,
   sendWithFds,
   setRlimitNofile,
+  setThreadProcessors,
   signalEventfd,
   statfs,
+  threadProcessors,
   umount2,
   unixConnect,
   unixListen,
@@ -179,6 +181,21 @@ describe("processes", () => {
     const before = rlimitNofile();
     expect(setRlimitNofile(16)).toBe(before.soft);
     expect(setRlimitNofile(before.hard)).toBeGreaterThanOrEqual(before.soft);
+  });
+});
+
+describe("processors of a thread", () => {
+  test("are those it was told to stay on; none that exists is refused", () => {
+    const before = threadProcessors();
+    try {
+      setThreadProcessors(before.slice(-1));
+      expect(threadProcessors()).toEqual(before.slice(-1));
+      expect(readFileSync("/proc/thread-self/status", "latin1")).toMatch(new RegExp(`^Cpus_allowed_list:\\t${before.at(-1)}$`, "m"));
+      expect(codeOf(() => setThreadProcessors([]))).toBe("EINVAL");
+    } finally {
+      setThreadProcessors(before);
+    }
+    expect(threadProcessors()).toEqual(before);
   });
 });
 

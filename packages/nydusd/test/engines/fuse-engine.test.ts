@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { readdir, readFile, stat, statfs } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { compareListings, goldenAbsent, goldenCase, goldenDir, listTree, readListing } from "@nydus-ts/testkit";
 import { describe, expect, test } from "vitest";
@@ -137,6 +138,23 @@ describe.skipIf(golden === undefined)("an image served through FUSE", () => {
     }
     expect(stage.isMounted()).toBe(false);
     await engine.ended;
+  });
+});
+
+describe.skipIf(golden === undefined)("more workers than processors", () => {
+  test("serve, follow orders while they rest, and end with the session", async () => {
+    await using stage = new Stage();
+    const entry = goldenCase("small-v6-cachefiles");
+    await using blob = cachedBlob(entry, { ready: true });
+    const engine = stage.engine({ threads: availableParallelism() + 2 });
+    await engine.start();
+    for (const path of ["/one", "/two"]) await engine.attach(mountOf(entry, [blob], path));
+    expect(compareListings(await listTree(join(stage.mountpoint, "one"), { parallel: 4 }), readListing(entry))).toEqual([]);
+    await engine.detach("/one");
+    expect((await readFile(join(stage.mountpoint, "two", largestFile().path))).length).toBe(largestFile().size);
+    await engine.stop({ unmount: true });
+    await engine.ended;
+    expect(stage.log.lines.filter((line) => line.startsWith("error"))).toEqual([]);
   });
 });
 

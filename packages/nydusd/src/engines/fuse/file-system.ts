@@ -9,6 +9,8 @@ export interface FileSystemOptions {
   readonly section: number;
   readonly device: number;
   readonly handOver: (miss: Miss) => void;
+  /** A read of a cache file took as long as only a disk does. */
+  readonly slowRead: () => void;
   readonly interrupted: (uniqueLo: number, uniqueHi: number) => void;
 }
 
@@ -30,7 +32,7 @@ export class ImageTreeFileSystem implements FuseFileSystem {
 
   /** @throws RafsError */
   attach(view: ImageView, tree: readonly PseudoNode[]): void {
-    this.#images[view.index] = new ServedImage(view, this.#options.section, this.#options.device, this.#options.handOver);
+    this.#images[view.index] = new ServedImage(view, this.#options);
     this.#directories.replace(tree);
   }
 

@@ -81,5 +81,9 @@ export interface FuseWorkerData {
   readonly wake: number;
   readonly table: SharedArrayBuffer;
   readonly port: MessagePort;
+  /** The processor the thread stays on; undefined: any. */
+  readonly processor: number | undefined;
+  /** Serves only while others are held up. */
+  readonly standIn: boolean;
   readonly trace: boolean;
 }

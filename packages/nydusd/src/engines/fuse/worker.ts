@@ -1,5 +1,6 @@
 import { receiveMessageOnPort } from "node:worker_threads";
 import { serve, WorkerTable } from "@nydus-ts/fuse";
+import { setThreadProcessors } from "@nydus-ts/linux";
 import { describeError } from "../../errors.ts";
 import { ImageTreeFileSystem } from "./file-system.ts";
 import type { FuseWorkerData, NumberedOrder, Order, Report } from "./messages.ts";
@@ -15,10 +16,12 @@ export function runFuseWorker(data: FuseWorkerData): void {
   const { port, index } = data;
   const report = (message: Report): void => port.postMessage(message);
   const faults = new FaultLimit();
+  const table = new WorkerTable(data.table);
   const fileSystem = new ImageTreeFileSystem({
     section: index,
     device: data.device,
     handOver: (miss) => report({ kind: "miss", miss }),
+    slowRead: () => table.askForHelp(),
     interrupted: (uniqueLo, uniqueHi) => report({ kind: "interrupt", uniqueLo, uniqueHi }),
   });
   const takeOrders = (): boolean => {
@@ -29,14 +32,16 @@ export function runFuseWorker(data: FuseWorkerData): void {
     }
     return true;
   };
+  if (data.processor !== undefined) stayOn(data.processor);
   if (takeOrders()) {
     report({ kind: "ready" });
     const how = serve({
       device: data.device,
       wake: data.wake,
-      table: new WorkerTable(data.table),
+      table,
       index,
       fileSystem,
+      standIn: data.standIn,
       onCall: takeOrders,
       onInit: ({ minor, flags }) => report({ kind: "init", minor, flags }),
       onFault: (error, request) => {
@@ -47,6 +52,15 @@ export function runFuseWorker(data: FuseWorkerData): void {
     report({ kind: "ended", how });
   } else report({ kind: "ended", how: "stopped" });
   port.close();
+}
+
+/** Only speed depends on it: a processor that went meanwhile is nobody's fault. */
+function stayOn(processor: number): void {
+  try {
+    setThreadProcessors([processor]);
+  } catch {
+    // Any processor, then.
+  }
 }
 
 function follow(fileSystem: ImageTreeFileSystem, order: Exclude<Order, { kind: "stop" }>): string | undefined {
