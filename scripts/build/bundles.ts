@@ -44,8 +44,12 @@ export async function buildBundles(): Promise<void> {
   ];
   for (const [bundle, entryPoint] of bundles) {
     await build({
-      entryPoints: [entryPoint],
-      outfile: join(out, `${bundle}.mjs`),
+      entryPoints: { [bundle]: entryPoint },
+      outdir: out,
+      outExtension: { ".js": ".mjs" },
+      // The verbs of nydus-image are loaded when they are asked for, from files of their own.
+      splitting: bundle === "nydus-image",
+      chunkNames: `${bundle}-[hash]`,
       bundle: true,
       platform: "node",
       format: "esm",

@@ -39,6 +39,7 @@ export class Artifact implements BlobOutput {
   readonly #hash: Hash = createHash("sha256");
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
+  #writing: Promise<void> = Promise.resolve();
   #position = 0;
   #done = false;
 
@@ -76,13 +77,27 @@ export class Artifact implements BlobOutput {
     this.#pending.push(bytes);
     this.#pendingBytes += bytes.length;
     this.#position += bytes.length;
-    if (this.#pendingBytes >= writeBatchBytes) await this.flush();
+    if (this.#pendingBytes < writeBatchBytes) return;
+    const before = this.#writing;
+    this.flush().catch(() => {}); // whoever comes next is told
+    await before;
   }
 
+  /** Writes go on while the next bytes are hashed; they reach the file in the order of the calls. */
   async flush(): Promise<void> {
-    let parts = this.#pending;
+    const parts = this.#pending;
     this.#pending = [];
     this.#pendingBytes = 0;
+    const before = this.#writing;
+    this.#writing = (async () => {
+      await before;
+      await this.#writeParts(parts);
+    })();
+    await this.#writing;
+  }
+
+  async #writeParts(given: readonly Uint8Array[]): Promise<void> {
+    let parts = given;
     while (parts.length > 0) {
       // writev(2) may write less than asked for, also on a full disk: the next call then says why.
       let { bytesWritten } = await this.#handle.writev(parts);
@@ -90,7 +105,7 @@ export class Artifact implements BlobOutput {
         bytesWritten -= parts[0].length;
         parts = parts.slice(1);
       }
-      if (bytesWritten > 0) parts[0] = parts[0].subarray(bytesWritten);
+      if (bytesWritten > 0) parts = [parts[0].subarray(bytesWritten), ...parts.slice(1)];
     }
   }
 
@@ -119,6 +134,7 @@ export class Artifact implements BlobOutput {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#done) return;
     this.#done = true;
+    await this.#writing.catch(() => {});
     await this.#handle.close().catch(() => {});
     if (!this.#direct) await unlink(this.#temporary).catch(() => {});
   }

@@ -89,7 +89,9 @@ export interface BuiltBlob {
   finishData(): Promise<void>;
   /** Puts the bootstrap of this image at the end of the blob. */
   appendBootstrap(bootstrap: Buffer): Promise<void>;
-  /** Makes the blob appear under its name. Undefined if there was nothing to store. */
+  /** Ends the blob: its id and size are in its row afterwards. */
+  seal(): Promise<void>;
+  /** Makes the sealed blob appear under its name. Undefined if there was nothing to store. */
   commit(): Promise<FinishedBlob | undefined>;
 }
 
@@ -113,6 +115,8 @@ export class GivenBlob implements BuiltBlob {
   async appendBootstrap(): Promise<void> {
     throw new BuilderError("BUILD_UNSUPPORTED", "a layer that stays as it is can not take the bootstrap in: give it a file of its own");
   }
+
+  async seal(): Promise<void> {}
 
   async commit(): Promise<FinishedBlob | undefined> {
     return undefined;
@@ -157,6 +161,7 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
   #open: OpenBatch | undefined;
   #filling: Filling | undefined;
   #opened: { output: BlobOutput; tail: BlobTail } | undefined;
+  #sealed: { id: string; size: number } | undefined;
   #uncompressedCursor = 0;
   #storedBytes = 0;
   #turn: Promise<void> = Promise.resolve();
@@ -181,17 +186,17 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
   }
 
   /**
-   * Takes the data of a file, which is read in another thread. The size is the node's: a file that got longer is cut there, one that got
-   * shorter fails the build. Resolves as soon as the next may come.
+   * The data is read in another thread. The size is the node's: a file that got longer is cut there, one that got shorter fails the build.
+   * Resolves as soon as the next may come.
    * @throws BuilderError BUILD_SOURCE, BUILD_LIMIT, BUILD_OUTPUT, also for files before it
    */
-  async addFile(path: string, { size, chunks }: TreeNode): Promise<void> {
+  async addFile({ path, offset: start }: { path: string; offset: number }, { size, chunks }: TreeNode): Promise<void> {
     const { chunkSize } = this.#options;
     for (let offset = 0; offset < size; offset += chunkSize) {
       const bytes = Math.min(chunkSize, size - offset);
       const filling = this.#roomNow(bytes, true) ?? (await this.#room(bytes, true));
       filling.job.files?.paths.push(path);
-      filling.job.files?.offsets.push(offset);
+      filling.job.files?.offsets.push(start + offset);
       this.#take(filling, bytes, { chunks, index: offset / chunkSize, isWholeFile: size <= chunkSize });
     }
   }
@@ -250,9 +255,19 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
       } catch (failure) {
         this.#failure ??= failure;
       } finally {
-        this.#then(async () => this.#pool.giveBuffer(job.buffer), true);
+        this.#then(() => this.#giveBack(job.buffer), true);
       }
     });
+  }
+
+  /** Once all that was appended is written; meanwhile what comes next is hashed and appended. */
+  async #giveBack(buffer: SharedArrayBuffer): Promise<void> {
+    const written = this.#opened?.output.flush() ?? Promise.resolve();
+    written
+      .catch((failure: unknown) => {
+        this.#failure ??= failure;
+      })
+      .finally(() => this.#pool.giveBuffer(buffer));
   }
 
   /** Puts a step behind the writes before it; after a failure only what must be done anyway still happens. */
@@ -410,11 +425,9 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     });
   }
 
-  /** When it is done, the bytes of the items are needed no more. */
   async #writeAll(items: readonly Item[]): Promise<void> {
     const { output } = await this.#output();
     for (const item of items) await this.#write(output, item);
-    await output.flush();
   }
 
   async #write(output: BlobOutput, { bytes, compressed, members, batch }: Item): Promise<void> {
@@ -492,19 +505,19 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     await (await this.#output()).tail.appendBootstrap(bootstrap);
   }
 
-  /** Writes the table of contents before. */
-  async commit(): Promise<FinishedBlob | undefined> {
-    if (!this.#opened) return undefined;
+  async seal(): Promise<void> {
+    if (!this.#opened) return;
     const { output, tail } = this.#opened;
     await tail.appendToc(this.blob);
-    const size = output.position;
-    const id = this.#options.id || output.digest().toString("hex");
-    const path = await output.commit(id);
-    if (this.blob) {
-      this.blob.id = id;
-      this.blob.compressedSize = size;
-    }
-    return { id, path, size };
+    this.#sealed = { id: this.#options.id || output.digest().toString("hex"), size: output.position };
+    if (!this.blob) return;
+    this.blob.id = this.#sealed.id;
+    this.blob.compressedSize = this.#sealed.size;
+  }
+
+  async commit(): Promise<FinishedBlob | undefined> {
+    if (!this.#opened || !this.#sealed) return undefined;
+    return { ...this.#sealed, path: await this.#opened.output.commit(this.#sealed.id) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -512,6 +525,7 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     this.#dispatch();
     await this.#turn;
     await this.#writes;
+    await this.#opened?.output.flush().catch(() => {});
     await this.#opened?.output[Symbol.asyncDispose]();
   }
 }

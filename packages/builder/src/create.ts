@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import {
   type BlobEntry,
   forEachDirectory,
+  type HardlinkIdentity,
   numberTree,
   type StoredChunk,
   TreeNode,
@@ -23,6 +24,7 @@ import { ByteStream } from "./sources/byte-stream.ts";
 import { decompressLayer } from "./sources/decompress.ts";
 import { readEstargzToc } from "./sources/estargz-toc.ts";
 import { scanDirectory, type XattrReader } from "./sources/directory.ts";
+import { FileInput } from "./sources/file-input.ts";
 import { readTarTree } from "./sources/tar.ts";
 import { TarfsSink } from "./tarfs.ts";
 import type { WhiteoutSpec } from "./whiteouts.ts";
@@ -32,8 +34,11 @@ import { RefBlobWriter } from "./zran/ref-writer.ts";
 
 export type CreateSource =
   | { kind: "directory"; path: string; readXattrs: XattrReader; whiteouts: WhiteoutSpec }
-  /** pieces need to be valid only until the next is asked for; whiteouts act on a parent, in OCI's form if nothing is said */
-  | { kind: "tar"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec }
+  /**
+   * pieces need to be valid only until the next is asked for; whiteouts act on a parent, in OCI's form if nothing is said. `file`: where the
+   * stream comes from; a plain tar in a regular file is then read by all threads, and the stream is not
+   */
+  | { kind: "tar"; stream: AsyncIterable<Uint8Array>; file?: string; whiteouts?: WhiteoutSpec }
   /** a tar, plain or gzip, that stays as it is and is the data blob: only an index of it is written. Compressor and digester are those of the format, gzip and sha256 */
   | { kind: "layer"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec }
   /** a plain tar that stays as it is and is the data blob, read without an index; compressor none, digester sha256, version 6 only */
@@ -244,11 +249,16 @@ async function finish(
   if (options.bootstrap === undefined) {
     bootstrap = write();
     await writer.appendBootstrap(bootstrap);
+    await writer.seal();
     blob = await writer.commit();
   } else {
-    blob = await writer.commit();
-    if (!blob && options.blob && "file" in options.blob) await writeFileWhole(options.blob.file, new Uint8Array(0));
+    await writer.seal();
+    const committing = writer.commit();
+    committing.catch(() => {}); // told below
+    // The disk takes its time with the blob.
     bootstrap = write();
+    blob = await committing;
+    if (!blob && options.blob && "file" in options.blob) await writeFileWhole(options.blob.file, new Uint8Array(0));
     bootstrapPath = await writeArtifact(options.bootstrap, bootstrap);
   }
   return {
@@ -271,33 +281,59 @@ async function finish(
 async function readSource(options: CreateOptions, writer: BlobWriter): Promise<ReadSource> {
   const { source } = options;
   if (source.kind !== "directory") {
-    const input = new ByteStream(decompressLayer(source.stream));
+    const file = source.kind === "tar" && source.file !== undefined ? await FileInput.open(source.file) : undefined;
+    const input = file ?? new ByteStream(decompressLayer(source.stream));
     const { root, entryCount } = await readTarTree({ input, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize }, writer);
     const tree = onParent(options, root);
     return { root: tree, entryCount, order: numberTree(tree) };
   }
-  const tree = await scanDirectory({
+  const scan = {
     path: source.path,
     readXattrs: source.readXattrs,
     explicitUidGid: options.explicitUidGid,
-    dropWhiteouts: options.parent ? "none" : source.whiteouts,
+    dropWhiteouts: options.parent ? ("none" as const) : source.whiteouts,
+  };
+  const files = new FileStore(writer);
+  if (!options.parent && options.prefetch.policy === "none") {
+    // Data is stored in the order of numbering, which is that of the scan: both go on together.
+    const { root, entryCount } = await scanDirectory(scan, (node, path) => files.store(node, path));
+    await writer.settle();
+    return { root, entryCount, order: numberTree(root) };
+  }
+  const paths = new Map<TreeNode, string>();
+  const tree = await scanDirectory(scan, (node, path) => {
+    paths.set(node, path);
   });
   const root = onParent(options, tree.root);
   const order = numberTree(root);
   const first = options.prefetch.policy === "none" ? new Set<TreeNode>() : matchPrefetch(root, order, options.prefetch.patterns).files;
-  const stored = new Map<unknown, TreeNode>();
   for (const node of [...first, ...order.filter((node) => !first.has(node))]) {
-    const path = tree.paths.get(node);
-    if (path === undefined) continue;
-    const same = node.link && stored.get(node.link);
-    // Names of one inode share its chunks, so its data is read once.
-    if (same) node.chunks = same.chunks;
-    else await writer.addFile(path, node);
-    if (node.link) stored.set(node.link, node);
+    const path = paths.get(node);
+    if (path !== undefined) await files.store(node, path);
   }
   await writer.settle();
   const listed = options.prefetch.policy === "blob" ? new Set([...first].flatMap(({ chunks }) => chunks)) : new Set<StoredChunk>();
   return { root, entryCount: tree.entryCount, order, listed };
+}
+
+/** Stores files of a directory, those of several names once. */
+class FileStore {
+  readonly #writer: BlobWriter;
+  readonly #stored = new Map<HardlinkIdentity, TreeNode>();
+
+  constructor(writer: BlobWriter) {
+    this.#writer = writer;
+  }
+
+  store(node: TreeNode, path: string): Promise<void> | undefined {
+    const same = node.link && this.#stored.get(node.link);
+    if (same) {
+      node.chunks = same.chunks;
+      return undefined;
+    }
+    if (node.link) this.#stored.set(node.link, node);
+    return this.#writer.addFile({ path, offset: 0 }, node);
+  }
 }
 
 /**

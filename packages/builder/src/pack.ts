@@ -55,12 +55,13 @@ export function packHere(job: PackJob): Packed | ReadFailure {
     checksums: new Uint32Array(count),
     storedLengths: new Uint32Array(count),
   };
+  using reader = new PieceReader();
   let start = 0;
   for (let i = 0; i < count; i++) {
     const length = lengths[i];
     const data = Buffer.from(job.buffer, start, length);
     if (files) {
-      const failure = readPiece(data, files.paths[i], files.offsets[i]);
+      const failure = reader.read(data, files.paths[i], files.offsets[i]);
       if (failure) return failure;
     }
     if (digester !== undefined) {
@@ -80,21 +81,34 @@ function compressInPlace(data: Buffer, compressor: Compressor, encrypted: boolea
   return bytes.length;
 }
 
-/** Reads are synchronous: for the page cache that is faster, and this mostly runs in a thread of its own. */
-function readPiece(data: Buffer, path: string, offset: number): ReadFailure | undefined {
-  let fd: number | undefined;
-  let filled = 0;
-  try {
-    fd = openSync(Buffer.from(path, "latin1"), "r");
-    while (filled < data.length) {
-      const read = readSync(fd, data, filled, data.length - filled, offset + filled);
-      if (read === 0) return { path, message: undefined, endedAt: offset + filled };
-      filled += read;
+/** Reads are synchronous: for the page cache that is faster, and this mostly runs in a thread of its own. The last file stays open. */
+class PieceReader implements Disposable {
+  #open: { path: string; fd: number } | undefined;
+
+  read(data: Buffer, path: string, offset: number): ReadFailure | undefined {
+    let filled = 0;
+    try {
+      const fd = this.#descriptor(path);
+      while (filled < data.length) {
+        const read = readSync(fd, data, filled, data.length - filled, offset + filled);
+        if (read === 0) return { path, message: undefined, endedAt: offset + filled };
+        filled += read;
+      }
+      return undefined;
+    } catch (cause) {
+      return { path, message: (cause as Error).message, endedAt: offset + filled };
     }
-    return undefined;
-  } catch (cause) {
-    return { path, message: (cause as Error).message, endedAt: offset + filled };
-  } finally {
-    if (fd !== undefined) closeSync(fd);
+  }
+
+  #descriptor(path: string): number {
+    if (this.#open?.path === path) return this.#open.fd;
+    this[Symbol.dispose]();
+    this.#open = { path, fd: openSync(Buffer.from(path, "latin1"), "r") };
+    return this.#open.fd;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#open) closeSync(this.#open.fd);
+    this.#open = undefined;
   }
 }

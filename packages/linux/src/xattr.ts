@@ -11,11 +11,13 @@ const rawRemove = libc.func("int lremovexattr(const void *path, const void *name
 /** Bytes of one value and of one list of names: XATTR_SIZE_MAX, XATTR_LIST_MAX of include/uapi/linux/limits.h. */
 export const xattrBytesMax = 65_536;
 
+/** What the kernel fills; a new one each time cost more than the calls. Results are copies. */
+const scratch = Buffer.allocUnsafeSlow(xattrBytesMax);
+
 /** Value of an extended attribute; undefined when the file has none of that name. @throws ErrnoError ENOENT, EOPNOTSUPP … */
 export function lgetxattr(path: PathLike, name: PathLike): Buffer | undefined {
-  const value = Buffer.allocUnsafe(xattrBytesMax);
-  const size = Number(rawGet(cString(path), cString(name), value, value.length));
-  if (size >= 0) return Buffer.from(value.subarray(0, size));
+  const size = Number(rawGet(cString(path), cString(name), scratch, scratch.length));
+  if (size >= 0) return Buffer.from(scratch.subarray(0, size));
   const error = lastErrno("lgetxattr", path);
   if (error.errno === constants.errno.ENODATA) return undefined;
   throw error;
@@ -29,8 +31,7 @@ export function lsetxattr(path: PathLike, name: PathLike, value: Uint8Array): vo
 
 /** Names of the extended attributes, as bytes, in the file system's order; empty where the file system has none. @throws ErrnoError ENOENT … */
 export function llistxattr(path: PathLike): Buffer[] {
-  const list = Buffer.allocUnsafe(xattrBytesMax);
-  const size = Number(rawList(cString(path), list, list.length));
+  const size = Number(rawList(cString(path), scratch, scratch.length));
   if (size < 0) {
     const error = lastErrno("llistxattr", path);
     if (error.errno === constants.errno.EOPNOTSUPP || error.errno === constants.errno.ENOSYS) return [];
@@ -38,8 +39,8 @@ export function llistxattr(path: PathLike): Buffer[] {
   }
   const names: Buffer[] = [];
   for (let start = 0; start < size; ) {
-    const end = list.indexOf(0, start);
-    names.push(Buffer.from(list.subarray(start, end)));
+    const end = scratch.indexOf(0, start);
+    names.push(Buffer.from(scratch.subarray(start, end)));
     start = end + 1;
   }
   return names;

@@ -1,8 +1,12 @@
 #!/usr/bin/env node
 import { processIo } from "./io.ts";
-import { main } from "./main.ts";
-import { nydusify } from "./nydusify/main.ts";
 
-// The launcher of nydusify gives its name as the first argument: both programs are one bundle.
+// The launcher of nydusify gives its name as the first argument: both programs are one bundle, of which each loads its part.
 const [, , first, ...rest] = process.argv;
-process.exitCode = first === "nydusify" ? await nydusify(rest, processIo()) : await main(process.argv.slice(2), processIo());
+if (first === "nydusify") {
+  const { nydusify } = await import("./nydusify/main.ts");
+  process.exitCode = await nydusify(rest, processIo());
+} else {
+  const { main } = await import("./main.ts");
+  process.exitCode = await main(process.argv.slice(2), processIo());
+}

@@ -1,21 +1,13 @@
 /** `nydus-image [GLOBAL OPTIONS] <VERB> [OPTIONS] [ARGS]`. Source: spec/nydus-image.md, section 1 */
 import { Command, CommanderError, Option } from "commander";
-import { addCheck } from "./commands/check.ts";
-import { addChunkdict } from "./commands/chunkdict.ts";
-import { addCompact } from "./commands/compact.ts";
-import { addConvert } from "./commands/convert.ts";
-import { addCreate } from "./commands/create.ts";
-import { addExport } from "./commands/export.ts";
-import { addInspect } from "./commands/inspect.ts";
-import { addMerge } from "./commands/merge.ts";
-import { addOptimize } from "./commands/optimize.ts";
-import { addStat } from "./commands/stat.ts";
-import { addUnpack } from "./commands/unpack.ts";
 import type { Context } from "./context.ts";
 import { formatError, InconsistentError } from "./errors.ts";
 import type { Io } from "./io.ts";
 import { createLog, type LogLevel, logLevels } from "./log.ts";
+import { loadVerbs, type Verb, verbs } from "./verbs.ts";
 import { builderVersion } from "./version.ts";
+
+const globalOptionWithValue = /^(-l|-L|--log-level|--log-file)$/;
 
 /** 0 done, 1 failed while running, 2 wrong usage (and `merge` of images that do not fit together). */
 export type ExitCode = 0 | 1 | 2;
@@ -34,17 +26,8 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
     .addOption(new Option("-l, --log-level <level>", "least level that is logged").choices(logLevels).default("info"))
     .option("-L, --log-file <path>", "log to this file instead of standard error")
     .version(builderVersion, "-V, --version");
-  addCreate(program, context);
-  addConvert(program, context);
-  addMerge(program, context);
-  addCheck(program, context);
-  addInspect(program, context);
-  addStat(program, context);
-  addUnpack(program, context);
-  addExport(program, context);
-  addOptimize(program, context);
-  addCompact(program, context);
-  addChunkdict(program, context);
+  const globalFirst = hoistGlobalOptions(argv);
+  for (const add of await loadVerbs(verbOf(globalFirst))) add(program, context);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });
   }
@@ -53,7 +36,7 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
     return 0;
   }
   try {
-    await program.parseAsync([...hoistGlobalOptions(argv)], { from: "user" });
+    await program.parseAsync(globalFirst, { from: "user" });
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     if (error instanceof InconsistentError) {
@@ -64,6 +47,13 @@ export async function main(argv: readonly string[], io: Io): Promise<ExitCode> {
     return 1;
   }
   return 0;
+}
+
+/** The verb of a command line with the global options in front, if it is one of ours. */
+function verbOf(argv: readonly string[]): Verb | undefined {
+  let at = 0;
+  while (argv[at]?.startsWith("-")) at += globalOptionWithValue.test(argv[at]) ? 2 : 1;
+  return Object.keys(verbs).find((name): name is Verb => name === argv[at]);
 }
 
 function* allCommands(command: Command): Iterable<Command> {
@@ -83,7 +73,7 @@ export function hoistGlobalOptions(argv: readonly string[]): string[] {
       rest.push(...argv.slice(i));
       break;
     }
-    if (/^(-l|-L|--log-level|--log-file)$/.test(argument) && i + 1 < argv.length) global.push(argument, argv[++i]);
+    if (globalOptionWithValue.test(argument) && i + 1 < argv.length) global.push(argument, argv[++i]);
     else if (/^--log-(level|file)=/.test(argument) || /^-[lL]./.test(argument)) global.push(argument);
     else rest.push(argument);
   }

@@ -1,4 +1,4 @@
-import type { StoredChunk } from "@nydus-ts/rafs-format/writer";
+import type { StoredChunk, TreeNode } from "@nydus-ts/rafs-format/writer";
 
 /** Where the record of a chunk goes: into the list of its file, which has room for it. */
 export interface ChunkSlot {
@@ -14,6 +14,11 @@ export interface ChunkSink {
   allocate(bytes: number): Uint8Array | Promise<Uint8Array>;
   /** Takes a filled buffer, which must not be touched afterwards. The record is in its slot once `settle` was waited for, or before. */
   add(data: Uint8Array, slot: ChunkSlot): void | Promise<void>;
+  /**
+   * Takes all data of a node, which lies in a file from `offset` on and is read by the sink. A path has one byte per code unit. Absent: data
+   * must be brought.
+   */
+  addFile?(from: { path: string; offset: number }, node: TreeNode): Promise<void>;
   /** Waits until all records are in their slots. Absent: they are as soon as `add` is done. */
   settle?(): Promise<void>;
 }

@@ -18,28 +18,30 @@ export interface DirectoryOptions {
 
 export interface DirectoryTree {
   root: TreeNode;
-  /** paths of regular files with data, one byte per code unit */
-  readonly paths: ReadonlyMap<TreeNode, string>;
   entryCount: number;
 }
 
+/** Told of every regular file with data, in the order of `numberTree`; the scan waits for it. A path has one byte per code unit. */
+export type FileVisitor = (node: TreeNode, path: string) => Promise<void> | undefined | void;
+
 /**
- * Scans without following links. File data is read later, by `BlobWriter.addFile`.
- * @throws BuilderError BUILD_SOURCE, BUILD_XATTR, BUILD_LIMIT
+ * Scans without following links. File data is not read.
+ * @throws BuilderError BUILD_SOURCE, BUILD_XATTR, BUILD_LIMIT; what `visit` throws, as BUILD_SOURCE if it is no BuilderError
  */
-export async function scanDirectory(options: DirectoryOptions): Promise<DirectoryTree> {
-  const scan = new DirectoryScan(options);
+export async function scanDirectory(options: DirectoryOptions, visit: FileVisitor): Promise<DirectoryTree> {
+  const scan = new DirectoryScan(options, visit);
   return await describeFailure("BUILD_SOURCE", `can not read ${options.path}`, async () => await scan.run());
 }
 
 class DirectoryScan {
   readonly #options: DirectoryOptions;
+  readonly #visit: FileVisitor;
   readonly #links = new Map<string, HardlinkIdentity>();
-  readonly #paths = new Map<TreeNode, string>();
   #entryCount = 0;
 
-  constructor(options: DirectoryOptions) {
+  constructor(options: DirectoryOptions, visit: FileVisitor) {
     this.#options = options;
+    this.#visit = visit;
   }
 
   async run(): Promise<DirectoryTree> {
@@ -53,18 +55,21 @@ class DirectoryScan {
       const { node: directory, path, depth } = next;
       if (depth > pathDepthMax)
         throw new BuilderError("BUILD_LIMIT", `${printable(path)} is nested deeper than ${pathDepthMax} directories`);
-      for (const bytes of readdirSync(Buffer.from(path, "latin1"), { encoding: "buffer" })) {
-        const name = bytes.toString("latin1");
-        const child = this.#node(name, `${path}/${name}`);
+      const names = readdirSync(Buffer.from(path, "latin1"), { encoding: "latin1" }).sort();
+      const subdirectories: typeof pending = [];
+      for (const name of names) {
+        const childPath = `${path}/${name}`;
+        const child = this.#node(name, childPath);
         this.#entryCount++;
         const whiteout = whiteoutOf(child, this.#options.dropWhiteouts);
         if (whiteout && whiteout.kind !== "opaque") continue;
         directory.children!.set(name, child);
-        if (child.isDirectory) pending.push({ node: child, path: `${path}/${name}`, depth: depth + 1 });
-        else if (child.isRegular && child.size > 0) this.#paths.set(child, `${path}/${name}`);
+        if (child.isDirectory) subdirectories.push({ node: child, path: childPath, depth: depth + 1 });
+        else if (child.isRegular && child.size > 0) await this.#visit(child, childPath);
       }
+      pending.push(...subdirectories.reverse());
     }
-    return { root, paths: this.#paths, entryCount: this.#entryCount };
+    return { root, entryCount: this.#entryCount };
   }
 
   #node(name: string, path: string): TreeNode {

@@ -6,6 +6,7 @@ import { linkTargetBytesMax, nameBytesMax, pathDepthMax } from "../limits.ts";
 import type { TarInput } from "./byte-stream.ts";
 import type { ChunkSink } from "./chunk-sink.ts";
 import { checkXattrs, printable } from "./directory.ts";
+import { FileInput } from "./file-input.ts";
 import { readTar, type TarKind, type TarMember } from "./tar-reader.ts";
 
 export interface TarOptions {
@@ -46,7 +47,9 @@ export async function readTarTree(options: TarOptions, sink: ChunkSink): Promise
     for await (const member of readTar(options.input)) {
       const node = tree.add(member);
       if (!node || member.kind !== "file") continue;
-      await storeMember(member, node, options.chunkSize, sink);
+      const place = options.input instanceof FileInput && node.size > 0 ? options.input.next(node.size) : undefined;
+      if (place && sink.addFile) await sink.addFile(place, node);
+      else await storeMember(member, node, options.chunkSize, sink);
     }
     await sink.settle?.();
   } finally {

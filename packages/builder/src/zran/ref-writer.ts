@@ -47,6 +47,7 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   readonly #places: ZranChunk[] = [];
   #chunkStart = 0;
   #opened: { artifact: Artifact; tail: BlobTail } | undefined;
+  #sealed: { id: string; size: number } | undefined;
 
   constructor(options: RefOptions, input: LayerInput, dictionary: ChunkDictionary) {
     this.#options = options;
@@ -152,19 +153,20 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   }
 
   /** The blob of chunk info is named by its SHA-256. */
-  async commit(): Promise<FinishedBlob | undefined> {
-    if (!this.#opened) return undefined;
+  async seal(): Promise<void> {
+    if (!this.#opened) return;
     const { artifact, tail } = this.#opened;
     await tail.appendToc(this.blob);
-    const size = artifact.position;
     const hash = artifact.digest();
-    const id = hash.toString("hex");
-    const path = await artifact.commit(id);
-    if (this.blob && !this.#options.inlineBootstrap) {
-      this.blob.metaDigest = hash;
-      this.blob.metaSize = size;
-    }
-    return { id, path, size };
+    this.#sealed = { id: hash.toString("hex"), size: artifact.position };
+    if (!this.blob || this.#options.inlineBootstrap) return;
+    this.blob.metaDigest = hash;
+    this.blob.metaSize = this.#sealed.size;
+  }
+
+  async commit(): Promise<FinishedBlob | undefined> {
+    if (!this.#opened || !this.#sealed) return undefined;
+    return { ...this.#sealed, path: await this.#opened.artifact.commit(this.#sealed.id) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

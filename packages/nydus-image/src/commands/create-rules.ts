@@ -139,8 +139,9 @@ export async function openSource(
     throw new NydusImageError("IMAGE_SOURCE", `specified path must be a regular/fifo/char_device file: ${JSON.stringify(path)}`);
   }
   if (tocTypes.has(type)) return { kind: "estargz-toc", stream: readPieces(path), blobBytes: parseBlobDataSize(blobDataSize) };
-  const kind = refTypes.has(type) ? "layer" : type === "tar-tarfs" ? "tarfs" : "tar";
-  return { kind, stream: readPieces(path), whiteouts };
+  if (refTypes.has(type)) return { kind: "layer", stream: readPieces(path), whiteouts };
+  if (type === "tar-tarfs") return { kind: "tarfs", stream: readPieces(path), whiteouts };
+  return { kind: "tar", stream: readPieces(path), file: path, whiteouts };
 }
 
 /** Bytes of the chunks of eStargz layers, if nothing else was said when they were made. Source: section 2.1 */
