@@ -52,6 +52,20 @@ test("every relative link in a text leads somewhere", () => {
   expect(dead).toEqual([]);
 });
 
+// npm leaves an optional package out, without a word, when its `engines` exclude the Node that runs npm. What we run is our own Node, so
+// such an entry is taken out of the lock file: else no test starts where Debian's Node 18 installs (vitest needs a binding of rolldown).
+test("the lock file has no optional package that Node 18 would leave out", () => {
+  const { packages: entries } = JSON.parse(read("package-lock.json")) as {
+    packages: Record<string, { optional?: boolean; os?: string[]; engines?: { node?: string } }>;
+  };
+  const excluded = Object.entries(entries).filter(([, { optional, os, engines }]) => {
+    if (optional !== true || engines?.node === undefined || os?.includes("linux") === false) return false;
+    const least = /^>=\s*(\d+)(\.\d+)*$/.exec(engines.node)?.[1];
+    return least === undefined || Number(least) > 18;
+  });
+  expect(excluded.map(([path, { engines }]) => `${path}: remove "engines" (${engines?.node})`)).toEqual([]);
+});
+
 test("the lock file carries no download address", () => {
   expect(read("package-lock.json")).not.toMatch(/"resolved": "https?:/);
 });
