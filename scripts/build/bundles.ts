@@ -16,6 +16,12 @@ export const executables = {
 /** Further programs of a bundle, which is told the name as its first argument. */
 const otherNames = { nydusify: "nydus-image" } as const satisfies Record<string, keyof typeof executables>;
 
+/**
+ * A builder's memory and processors are for what it works on: V8 else lets 32 MiB of young objects gather, and has four threads of its own
+ * beside those that compress.
+ */
+const nodeOptions: Readonly<Record<string, string>> = { "nydus-image": " --max-semi-space-size=4 --v8-pool-size=1" };
+
 /** Every name that a launcher is written for. */
 export const programs: readonly string[] = [...Object.keys(executables), ...Object.keys(otherNames)];
 
@@ -110,7 +116,7 @@ self=$0
 here=\${self%/*}
 : "\${NODE_COMPILE_CACHE=$here/${bundleDirectory}/.compile-cache}"
 export NODE_COMPILE_CACHE
-exec "$here/${node}" --disable-warning=ExperimentalWarning "$here/${bundleDirectory}/${executable}.mjs"${name} "$@"
+exec "$here/${node}" --disable-warning=ExperimentalWarning${nodeOptions[executable] ?? ""} "$here/${bundleDirectory}/${executable}.mjs"${name} "$@"
 `;
 }
 

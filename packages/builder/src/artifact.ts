@@ -83,24 +83,27 @@ export class Artifact implements BlobOutput {
     await before;
   }
 
-  /** Writes go on while the next bytes are hashed; they reach the file in the order of the calls. */
+  /** Writes go on while the next bytes are hashed; those to a file are under way together, each at its place. */
   async flush(): Promise<void> {
     const parts = this.#pending;
+    const start = this.#position - this.#pendingBytes;
     this.#pending = [];
     this.#pendingBytes = 0;
     const before = this.#writing;
-    this.#writing = (async () => {
-      await before;
-      await this.#writeParts(parts);
-    })();
+    const write = this.#direct ? before.then(() => this.#writeParts(parts, undefined)) : this.#writeParts(parts, start);
+    this.#writing = Promise.all([before, write]).then(() => {});
+    this.#writing.catch(() => {}); // whoever comes next is told
     await this.#writing;
   }
 
-  async #writeParts(given: readonly Uint8Array[]): Promise<void> {
+  /** `start`: of the first part in the file; undefined for what has no places, where writes must come one after the other. */
+  async #writeParts(given: readonly Uint8Array[], start: number | undefined): Promise<void> {
     let parts = given;
+    let at = start;
     while (parts.length > 0) {
       // writev(2) may write less than asked for, also on a full disk: the next call then says why.
-      let { bytesWritten } = await this.#handle.writev(parts);
+      let { bytesWritten } = await this.#handle.writev(parts, at);
+      if (at !== undefined) at += bytesWritten;
       while (parts.length > 0 && bytesWritten >= parts[0].length) {
         bytesWritten -= parts[0].length;
         parts = parts.slice(1);

@@ -34,7 +34,10 @@ export const jobsPerThreadMax = 2;
 export const threadStartBytes = 2 * 1024 * 1024;
 
 /** Bytes of chunks after which a thread collects the output buffers of its encoders. */
-export const threadGarbageBytesMax = 4 * 1024 * 1024;
+export const threadGarbageBytesMax = 12 * 1024 * 1024;
+
+/** The same where a collection of young objects is enough, which is quick. */
+export const youngGarbageBytesMax = 2 * 1024 * 1024;
 
 /** Bytes gathered before they are written to the output file, so that tiny chunks do not cost a system call each. */
 export const writeBatchBytes = 1024 * 1024;
