@@ -1,8 +1,8 @@
 import { checkBootstrap, openBootstrap } from "@nydus-ts/rafs-format";
 import { type BlobEntry, numberTree, type TreeNode, writeBootstrap, writeBootstrapV5 } from "@nydus-ts/rafs-format/writer";
 
-/** What the builder made of hostile input, our reader accepts, as version 5 and as version 6, and no name leads out of the tree. */
-export function checkBuilt(root: TreeNode, blobs: readonly BlobEntry[], chunkSize: number): void {
+/** What the builder made of hostile input, our reader accepts, as version 5 and as version 6 (tarfs: as that), and no name leads out of the tree. */
+export function checkBuilt(root: TreeNode, blobs: readonly BlobEntry[], chunkSize: number, isTarfs = false): void {
   checkNames(root);
   const nodeCount = numberTree(root).length;
   const options = {
@@ -17,7 +17,8 @@ export function checkBuilt(root: TreeNode, blobs: readonly BlobEntry[], chunkSiz
     hasXattr: true,
     prefetch: [],
   };
-  for (const bytes of [writeBootstrap(options), writeBootstrapV5(options)]) {
+  const written = isTarfs ? [writeBootstrap({ ...options, isTarfs })] : [writeBootstrap(options), writeBootstrapV5(options)];
+  for (const bytes of written) {
     try {
       checkBootstrap(openBootstrap(bytes));
     } catch (cause) {

@@ -10,8 +10,11 @@ import { type BlobEntry, newBlobEntry, type StoredChunk } from "@nydus-ts/rafs-f
 import { ByteStream, type TarInput } from "../../packages/builder/src/sources/byte-stream.ts";
 import type { ChunkSink, ChunkSlot } from "../../packages/builder/src/sources/chunk-sink.ts";
 import { readTarTree } from "../../packages/builder/src/sources/tar.ts";
+import { TarfsSink } from "../../packages/builder/src/tarfs.ts";
 import { ContextCutter } from "../../packages/builder/src/zran/contexts.ts";
 import { GzipReader } from "../../packages/builder/src/zran/gzip-reader.ts";
+import { PlainTarReader } from "../../packages/builder/src/zran/plain-tar.ts";
+import { tar } from "../../packages/builder/test/support.ts";
 import { checkBuilt } from "../built-tree.ts";
 import { goldenSource } from "../golden-files.ts";
 import { generator, mutateBytes } from "../mutate.ts";
@@ -23,9 +26,17 @@ const blockBytes = 512;
 export const target: Target = {
   name: "layers",
   seeds: (golden) => {
-    const tars = [...["gnu", "pax"].map((format) => ({ name: `${format} tar`, bytes: madeTar(format) })), ...goldenTars(golden)];
+    const tars = [
+      ...["gnu", "pax"].map((format) => ({ name: `${format} tar`, bytes: madeTar(format) })),
+      { name: "paths out of the tree", bytes: pathsTar() },
+      ...goldenTars(golden),
+    ];
     const gzips = [{ name: "gzip", bytes: gzipSync((tars[0] as { bytes: Buffer }).bytes) }, ...goldenGzips(golden)];
-    return [...tars.map((seed) => ({ ...seed, read: readTar, mutate: mutateTar })), ...gzips.map((seed) => ({ ...seed, read: readGzip }))];
+    return [
+      ...tars.map((seed) => ({ ...seed, read: readTar, mutate: mutateTar })),
+      ...tars.map((seed) => ({ name: `${seed.name} in place`, bytes: seed.bytes, read: readTarfs, mutate: mutateTar })),
+      ...gzips.map((seed) => ({ ...seed, read: readGzip })),
+    ];
   },
   accepts: (error) => error instanceof BuilderError || error instanceof RafsError,
 };
@@ -74,6 +85,24 @@ function madeTar(format: string): Buffer {
   }
 }
 
+/** Names that would lead above the root, links that lead out, and what is put below or in the place of such a link. */
+function pathsTar(): Buffer {
+  return tar(
+    { name: "a/../../../etc/passwd", data: "x".repeat(600) },
+    { name: "/../b/./c", data: "y" },
+    { name: "..", type: "5" },
+    { name: "link", type: "2", link: "../../../../etc" },
+    { name: "link/passwd", data: "below a link" },
+    { name: "hard", type: "1", link: "../../b/c" },
+    { name: "hard/../again", type: "1", link: "hard" },
+    { name: "loop", type: "2", link: "loop" },
+    { name: "loop", type: "5" },
+    { name: "b/.wh..wh..opq" },
+    { name: "b/.wh..." },
+    { name: "long", data: "z", pax: { path: `${"../".repeat(60)}deep/${"d/".repeat(40)}f`, "SCHILY.xattr.user.a": "b" } },
+  );
+}
+
 /** Changes bytes, then mends the checksums of headers, without which nothing behind them is reached. */
 function mutateTar(original: Uint8Array, random: Random): Uint8Array {
   const bytes = mutateBytes(original, random);
@@ -89,6 +118,16 @@ function mutateTar(original: Uint8Array, random: Random): Uint8Array {
 
 async function readTar(bytes: Uint8Array): Promise<void> {
   await build(new ByteStream(pieces(bytes)));
+}
+
+/** As `tar-tarfs` reads a layer, which stays as it is. */
+async function readTarfs(bytes: Uint8Array): Promise<void> {
+  const input = new PlainTarReader(pieces(bytes));
+  const sink = new TarfsSink({ chunkSize, id: "" }, input);
+  const { root } = await readTarTree({ input, explicitUidGid: true, chunkSize }, sink);
+  const { blob } = sink.describe();
+  checkBuilt(root, blob ? [blob] : [], chunkSize, true);
+  if (blob && blob.uncompressedSize !== bytes.length) throw new Error(`${blob.uncompressedSize} bytes of ${bytes.length} were taken`);
 }
 
 /** As `targz-ref` reads a layer, with a context cut for every chunk. */

@@ -36,3 +36,9 @@ export const nydusdStopDeadlineMs = 10_000;
 
 /** Bytes of streams between two collections of garbage; see convert/collect.ts. */
 export const bytesPerCollection = 4 * 1024 * 1024;
+
+/** One call of containerd's client; then containerd is taken for stuck. Milliseconds. */
+export const ctrDeadlineMs = 60_000;
+
+/** Writing back what a container wrote, before it is read. Milliseconds. */
+export const syncDeadlineMs = 300_000;

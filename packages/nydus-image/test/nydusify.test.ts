@@ -49,14 +49,6 @@ describe("the program", () => {
     expect(stderr).toMatch(/^time="[^"]+" level=fatal msg=".*floppy.*"\n$/);
   });
 
-  test.each(["commit"])("%s is refused in one line that says what to do instead", async (verb) => {
-    const { code, stderr } = await tool(verb, "--container", "x");
-    expect([code, stderr]).toEqual([
-      1,
-      expect.stringMatching(/^time=\S+ level=fatal msg="nydusify \w+ is not supported by this version: \w[^\n]*"\n$/),
-    ]);
-  });
-
   test("a wrong option, and no platform of another kind, are status 1 too", async () => {
     expect((await tool("copy", "--nonsense")).code).toBe(1);
     expect((await tool("check", "--target", "127.0.0.1:1/a:b", "--platform", "windows/amd64")).stderr).toContain(

@@ -115,7 +115,10 @@ export const emptyLayerHistory = (lines: readonly unknown[]) => [emptyEntry, ...
 /** Diff IDs of a config. @throws NydusImageError IMAGE_SOURCE */
 export function diffIdsOf(config: Uint8Array): string[] {
   const ids = asObject(parseObject(config)["rootfs"])["diff_ids"];
-  return Array.isArray(ids) ? ids.map(String) : [];
+  if (!Array.isArray(ids)) return [];
+  if (!ids.every((id) => typeof id === "string"))
+    throw new NydusImageError("IMAGE_SOURCE", "the image's config has a diff ID that is no text");
+  return ids;
 }
 
 /** Platform of the image as its config names it. @throws NydusImageError IMAGE_SOURCE */

@@ -2,23 +2,18 @@
 import { Command, CommanderError, Option } from "commander";
 import { addConvert } from "../commands/convert.ts";
 import type { Context } from "../context.ts";
-import { formatError, unsupported } from "../errors.ts";
+import { formatError } from "../errors.ts";
 import type { Io } from "../io.ts";
 import { switchOption } from "../switch-option.ts";
 import { builderVersion } from "../version.ts";
 import { addBuild } from "./build.ts";
 import { addCheck } from "./check.ts";
 import { addChunkdict } from "./chunkdict.ts";
+import { addCommit } from "./commit.ts";
 import { addCopy } from "./copy.ts";
 import { createNydusifyLog, type Level, levels, type NydusifyLog } from "./log.ts";
 import { addMount } from "./mount.ts";
 import { addOptimize } from "./optimize.ts";
-
-/** Commands of the original that are not done: they say so, and what to do instead. */
-const absent = {
-  commit:
-    "build a layer with `nydus-image create` and add it with `nydus-image merge --parent-bootstrap`, or commit the OCI image and convert it",
-} as const;
 
 /** There is no other exit status. */
 export async function nydusify(argv: readonly string[], io: Io): Promise<0 | 1> {
@@ -41,20 +36,10 @@ export async function nydusify(argv: readonly string[], io: Io): Promise<0 | 1> 
   addMount(program, context);
   addBuild(program, context);
   addCopy(program, context);
+  addCommit(program, context);
   addOptimize(program, context);
   addChunkdict(program, context);
-  for (const [name, instead] of Object.entries(absent)) {
-    program
-      .command(name)
-      .description("not supported by this version")
-      .helpOption(false)
-      .argument("[ARGS...]")
-      .allowUnknownOption()
-      .action(() => {
-        throw unsupported(`nydusify ${name}`, instead);
-      });
-  }
-  for (const command of [program, ...program.commands])
+  for (const command of [program, ...program.commands.flatMap((each) => [each, ...each.commands])])
     command.exitOverride().configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: (text) => io.stderr.write(text) });
   if (argv.length === 0) {
     program.outputHelp();
