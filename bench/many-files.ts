@@ -1,5 +1,5 @@
 // Question: what does a file cost when there are very many of them, to build, to hold, to mount and to look up?
-//   bin/node bench/many-files.ts [--counts 100000,500000,2000000] [--fs-version 6] [--keep]
+//   bin/node bench/many-files.ts [--counts 100000,500000,2000000] [--fs-version 6] [--keep] (npm run build first)
 // A generated tar of small files, each with data of its own, goes through `nydus-image create`; the image is mounted through `nydusd`
 // and, of version 6, by the kernel's EROFS. Flat cost shows as equal figures in all rows.
 import { execFileSync, spawn } from "node:child_process";
@@ -13,7 +13,7 @@ import { parseArgs } from "node:util";
 import { MS_RDONLY, mount, umount2 } from "@nydus-ts/linux";
 import { NydusdClient } from "@nydus-ts/nydus-api";
 import { openBootstrap } from "@nydus-ts/rafs-format";
-import { Workspace } from "@nydus-ts/testkit";
+import { ownBinaries, Workspace } from "@nydus-ts/testkit";
 import { keepResults, machine, mebibytes, table } from "./lib/machine.ts";
 
 const { values } = parseArgs({
@@ -66,10 +66,9 @@ async function build(count: number, bootstrap: string, blobs: string): Promise<{
   const fifo = `${bootstrap}.tar`;
   mkdirSync(blobs);
   execFileSync("mkfifo", [fifo]);
-  const bin = join(repository, "packages/nydus-image/src/bin.ts");
   const options = ["-t", "tar-rafs", "-B", bootstrap, "-D", blobs, "--compressor", "none", "-v", values["fs-version"], fifo];
   const began = performance.now();
-  const child = spawn(node, [bin, "create", ...options], { stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn(join(ownBinaries, "nydus-image"), ["create", ...options], { stdio: ["ignore", "ignore", "inherit"] });
   const ended = once(child, "exit");
   let peakBytes = 0;
   const watch = setInterval(() => {

@@ -4,6 +4,7 @@ import {
   type BlobEntry,
   type ContextArea,
   roundUp,
+  type StoredChunk,
   type TocSection,
   writeMetaHeader,
   writeSectionHeader,
@@ -20,11 +21,10 @@ const tocFlagOf = { none: tocFlags.raw, lz4_block: tocFlags.lz4Block, zstd: tocF
 /** Chunk info of a blob, plain. */
 export interface ChunkInfo {
   bytes: Buffer;
-  count: number;
+  /** in index order */
+  chunks: readonly StoredChunk[];
   /** where contexts lie behind the records, for blobs that have some */
   contexts?: ContextArea;
-  /** digest of each chunk, in index order */
-  digests: readonly Uint8Array[];
 }
 
 export interface TailOptions {
@@ -67,7 +67,7 @@ export class BlobTail {
     blob.ciOffset = artifact.position;
     blob.ciCompressedSize = stored.length;
     blob.ciUncompressedSize = info.bytes.length;
-    const header = writeMetaHeader({ ...blob, ciEntries: info.count, contexts: info.contexts });
+    const header = writeMetaHeader({ ...blob, ciEntries: info.chunks.length, contexts: info.contexts });
     await artifact.append(stored);
     await artifact.append(key ? encryptItem(header, key) : header);
     if (this.#hasHeaders) await artifact.append(writeSectionHeader(sectionNames.meta, stored.length + header.length));
@@ -75,7 +75,7 @@ export class BlobTail {
       const headerOffset = blob.ciOffset + stored.length;
       this.#add(sectionNames.meta, usedCompressor, sha256(info.bytes), blob.ciOffset, stored.length, info.bytes.length);
       this.#add(sectionNames.metaHeader, "none", sha256(header), headerOffset, header.length, header.length);
-      const digests = Buffer.concat(info.digests);
+      const digests = Buffer.concat(info.chunks.map(({ digest }) => digest));
       this.#add(sectionNames.digests, "none", sha256(digests), artifact.position, digests.length, digests.length);
       await artifact.append(digests, { hashed: this.#options.hashDigests });
       await artifact.append(writeSectionHeader(sectionNames.digests, digests.length));

@@ -21,14 +21,14 @@ import {
 import { Artifact, type BlobOutput, type Destination } from "./artifact.ts";
 import { BlobTail, type ChunkInfo } from "./blob-tail.ts";
 import { CacheFiles } from "./cache-files.ts";
-import { type ChunkDictionary, chunkKey } from "./chunk-dictionary.ts";
+import type { ChunkDictionary } from "./chunk-dictionary.ts";
 import { type Compressor, compressHere, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 import type { CompressPool } from "./compress-pool.ts";
 import { type BlobKey, encryptItem } from "./encryption.ts";
 import { BuilderError } from "./errors.ts";
 import { chunksPerBlobMax, chunksPerBufferMax } from "./limits.ts";
 import { digestBytes, type Packed, type PackJob, pieceStart } from "./pack.ts";
-import type { ChunkSink, ChunkSlot } from "./sources/chunk-sink.ts";
+import { type ChunkSink, type ChunkSlot, roomForChunks } from "./sources/chunk-sink.ts";
 
 /** Cache files of a daemon instead of a blob; nothing is compressed in them. */
 export interface CacheDestination {
@@ -190,8 +190,10 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
    * Resolves as soon as the next may come.
    * @throws BuilderError BUILD_SOURCE, BUILD_LIMIT, BUILD_OUTPUT, also for files before it
    */
-  async addFile({ path, offset: start }: { path: string; offset: number }, { size, chunks }: TreeNode): Promise<void> {
+  async addFile({ path, offset: start }: { path: string; offset: number }, node: TreeNode): Promise<void> {
     const { chunkSize } = this.#options;
+    const { size } = node;
+    const chunks = roomForChunks(node, chunkSize);
     for (let offset = 0; offset < size; offset += chunkSize) {
       const bytes = Math.min(chunkSize, size - offset);
       const filling = this.#roomNow(bytes, true) ?? (await this.#room(bytes, true));
@@ -318,8 +320,7 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
 
   #chunk({ digests, checksums }: Packed, i: number, length: number): { chunk: StoredChunk; isNew: boolean } {
     const digest = digests.slice(i * digestBytes, (i + 1) * digestBytes);
-    const key = chunkKey(digest);
-    const known = this.#dictionary.find(key, length);
+    const known = this.#dictionary.find(digest, length);
     if (known) {
       this.deduplicatedBytes += length;
       this.deduplicatedChunks++;
@@ -343,7 +344,7 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     this.#uncompressedCursor += this.#isAligned ? roundUp(length, alignment) : length;
     blob.uncompressedSize = this.#uncompressedCursor;
     this.#chunks.push(chunk);
-    this.#dictionary.add(key, chunk);
+    this.#dictionary.add(chunk);
     return { chunk, isNew: true };
   }
 
@@ -488,15 +489,13 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
   }
 
   #chunkInfo(): ChunkInfo {
-    const digests = this.#chunks.map((chunk) => chunk.digest);
-    const records = writeChunkInfo(this.#chunks, { version: this.#chunkInfoVersion });
-    const count = this.#chunks.length;
-    if (this.#options.batchSize === 0) return { bytes: records, count, digests };
+    const chunks = this.#chunks;
+    const records = writeChunkInfo(chunks, { version: this.#chunkInfoVersion });
+    if (this.#options.batchSize === 0) return { bytes: records, chunks };
     const contexts = writeBatchContexts(this.#batches);
     return {
       bytes: Buffer.concat([records, contexts]),
-      count,
-      digests,
+      chunks,
       contexts: { count: this.#batches.length, offset: records.length, size: contexts.length },
     };
   }

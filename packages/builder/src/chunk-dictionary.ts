@@ -1,5 +1,6 @@
 /** Chunks that need not be stored again. Source: spec/nydus-image.md, section 7.3 */
 import type { BlobEntry, StoredChunk } from "@nydus-ts/rafs-format/writer";
+import { ChunkIndex } from "./chunk-index.ts";
 
 /** An image whose chunks may be used, and whose blobs are listed only if they are. */
 export interface ChunkSource {
@@ -13,8 +14,8 @@ export interface ChunkSource {
  */
 export class ChunkDictionary {
   readonly blobs: BlobEntry[];
-  readonly #own = new Map<string, StoredChunk>();
-  readonly #shared = new Map<string, StoredChunk>();
+  readonly #own = new ChunkIndex();
+  readonly #shared = new ChunkIndex();
   readonly #rows = new Map<BlobEntry, BlobEntry>();
 
   /** `blobs`: those that are in the table whatever the source holds */
@@ -22,21 +23,18 @@ export class ChunkDictionary {
     given: { blobs?: readonly BlobEntry[] | undefined; chunks?: Iterable<StoredChunk>; dictionary?: ChunkSource | undefined } = {},
   ) {
     this.blobs = [...(given.blobs ?? [])];
-    for (const chunk of given.chunks ?? []) this.add(chunkKey(chunk.digest), chunk);
-    for (const chunk of given.dictionary?.chunks ?? []) {
-      const key = chunkKey(chunk.digest);
-      if (!this.#shared.has(key)) this.#shared.set(key, chunk);
-    }
+    for (const chunk of given.chunks ?? []) this.add(chunk);
+    for (const chunk of given.dictionary?.chunks ?? []) this.#shared.add(chunk);
   }
 
   /** A chunk of this digest, unless its size is another one. */
-  find(key: string, uncompressedSize: number): StoredChunk | undefined {
-    const shared = this.#shared.get(key);
+  find(digest: Uint8Array, uncompressedSize: number): StoredChunk | undefined {
+    const shared = this.#shared.find(digest);
     if (shared?.uncompressedSize === uncompressedSize) {
       const blob = this.#listed(shared.blob);
       return blob === shared.blob ? shared : { ...shared, blob };
     }
-    const own = this.#own.get(key);
+    const own = this.#own.find(digest);
     return own?.uncompressedSize === uncompressedSize ? own : undefined;
   }
 
@@ -52,8 +50,8 @@ export class ChunkDictionary {
   }
 
   /** The first chunk of a digest stays. */
-  add(key: string, chunk: StoredChunk): void {
-    if (!this.#own.has(key)) this.#own.set(key, chunk);
+  add(chunk: StoredChunk): void {
+    this.#own.add(chunk);
   }
 }
 

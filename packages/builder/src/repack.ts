@@ -115,12 +115,7 @@ export class RepackedBlob implements AsyncDisposable {
     await tail.endData({ offset: 0, storedBytes: this.#storedBytes, uncompressedBytes: blob.uncompressedSize });
     if (version === 6) {
       const chunks = this.#chunks;
-      const digests = chunks.map((chunk) => chunk.digest);
-      this.metaFile = await tail.appendMeta(
-        blob,
-        { bytes: writeChunkInfo(chunks, { version: chunkInfoVersion }), count: chunks.length, digests },
-        compressor,
-      );
+      this.metaFile = await tail.appendMeta(blob, { bytes: writeChunkInfo(chunks, { version: chunkInfoVersion }), chunks }, compressor);
     }
     blob.compressedSize = version === 6 ? this.#artifact.position : this.#storedBytes;
     blob.id = this.#artifact.digest().toString("hex");

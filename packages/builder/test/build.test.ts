@@ -1,12 +1,14 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { MS_RDONLY, mount, umount2 } from "@nydus-ts/linux";
 import { crc32c, openBootstrap } from "@nydus-ts/rafs-format";
 import { compareListings, listTree } from "@nydus-ts/testkit";
 import { afterEach, describe, expect, test } from "vitest";
-import { CompressPool, loadImage, newBlobKey, parsePrefetchPatterns } from "../src/index.ts";
+import { CompressPool, loadImage, newBlobKey, parsePrefetchPatterns, readPieces } from "../src/index.ts";
 import { BlobReader, build, listImage, TemporaryDirectory, tar } from "./support.ts";
 
 const temporary: TemporaryDirectory[] = [];
@@ -21,7 +23,8 @@ function directory(): TemporaryDirectory {
 
 test("CRC-32C of 123456789 is 0xe3069283, at any alignment and length", () => {
   expect(crc32c(Buffer.from("123456789"))).toBe(0xe3069283);
-  const data = randomBytes(4099);
+  // The table of three lanes of 4 KiB is used from 12 KiB on.
+  const data = randomBytes(40_000);
   const slow = (bytes: Uint8Array) => {
     let crc = -1;
     for (const byte of bytes) {
@@ -32,6 +35,9 @@ test("CRC-32C of 123456789 is 0xe3069283, at any alignment and length", () => {
   };
   for (const [start, end] of [
     [0, 4099],
+    [0, 12_288],
+    [1, 12_300],
+    [4, 40_000],
     [1, 4099],
     [3, 4090],
     [2, 9],
@@ -141,6 +147,55 @@ describe("a build that fails leaves nothing behind", () => {
     await expect(build(work.join("layer.tar"), work.join("out"))).rejects.toMatchObject({ code: "BUILD_TAR" });
     expect(readdirSync(work.join("out/blobs"))).toEqual([]);
     expect(existsSync(work.join("out/bootstrap"))).toBe(false);
+  });
+
+  test("a tar that can be read from its file gives the same bytes as its stream: plain, compressed, from a FIFO", async () => {
+    const work = directory();
+    writeMixedFiles(work.join("source"));
+    execFileSync("tar", ["-C", work.join("source"), "-cf", work.join("layer.tar"), "."]);
+    writeFileSync(work.join("layer.tar.gz"), gzipSync(readFileSync(work.join("layer.tar"))));
+    execFileSync("mkfifo", [work.join("fifo")]);
+    const streamed = await build(work.join("layer.tar"), work.join("streamed"), { chunkSize: 0x10000 });
+    for (const name of ["layer.tar", "layer.tar.gz", "fifo"]) {
+      const file = work.join(name);
+      // A FIFO that is opened and closed before it is read ends its writer.
+      const writer = name === "fifo" ? once(spawn("sh", ["-c", `cat ${work.join("layer.tar")} > ${file}`]), "exit") : undefined;
+      const source = { kind: "tar" as const, stream: readPieces(file), file };
+      const built = await build(work.path, work.join(`${name}-out`), { source, chunkSize: 0x10000 });
+      expect(await writer, name).toEqual(writer && [0, null]);
+      expect(built.blob!.id, name).toBe(streamed.blob!.id);
+      expect(built.bootstrap.equals(streamed.bootstrap), name).toBe(true);
+    }
+  });
+
+  test("a tar that is cut off is BUILD_TAR also where it is read from its file, and leaves nothing behind", async () => {
+    const work = directory();
+    writeFileSync(work.join("layer.tar"), tar({ name: "a", data: randomBytes(9_000_000) }).subarray(0, 5_000_000));
+    const source = { kind: "tar" as const, stream: readPieces(work.join("layer.tar")), file: work.join("layer.tar") };
+    await expect(build(work.path, work.join("out"), { source })).rejects.toMatchObject({ code: "BUILD_TAR" });
+    expect(readdirSync(work.join("out/blobs"))).toEqual([]);
+  });
+
+  test("a file that is gone or shorter when a thread reads it is BUILD_SOURCE, and names it", async () => {
+    for (const [change, words] of [
+      [(path: string) => rmSync(path), "no such file"],
+      [(path: string) => truncateSync(path, 10), "became shorter"],
+    ] as const) {
+      const work = directory();
+      writeMixedFiles(work.join("source"));
+      const last = work.join("source/z-last");
+      writeFileSync(last, randomBytes(100_000));
+      // The scan asks for the xattrs of a file when it has its size.
+      const changing = (path: Buffer) => {
+        if (path.toString() === last) change(last);
+        return new Map<string, Uint8Array>();
+      };
+      const source = { kind: "directory" as const, path: work.join("source"), readXattrs: changing, whiteouts: "oci" as const };
+      const failure = build(work.path, work.join("out"), { source });
+      await expect(failure).rejects.toMatchObject({ code: "BUILD_SOURCE", message: expect.stringContaining(words) as string });
+      await expect(failure).rejects.toThrow("z-last");
+      expect(readdirSync(work.join("out/blobs"))).toEqual([]);
+    }
   });
 
   test("a source that breaks off: its own error comes through", async () => {

@@ -22,3 +22,9 @@ export interface ChunkSink {
   /** Waits until all records are in their slots. Absent: they are as soon as `add` is done. */
   settle?(): Promise<void>;
 }
+
+/** A list that has room for the chunks of a node and no more: one that grows takes room for 17. */
+export function roomForChunks(node: TreeNode, chunkSize: number): StoredChunk[] {
+  node.chunks = new Array(Math.ceil(node.size / chunkSize));
+  return node.chunks;
+}

@@ -1,5 +1,5 @@
 /** A plain tar in a regular file: headers are read here, data can be read by others from where it lies. */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { describeFailure } from "../errors.ts";
 import type { TarInput } from "./byte-stream.ts";
 import { detectCompression } from "./decompress.ts";
@@ -26,10 +26,11 @@ export class FileInput implements TarInput {
   /** Undefined for what is no regular file, or compressed. @throws BuilderError BUILD_SOURCE */
   static async open(path: string): Promise<FileInput | undefined> {
     return await describeFailure("BUILD_SOURCE", `can not read ${path}`, async () => {
+      // Whoever writes into a FIFO would see it closed if it were only looked into.
+      if (!statSync(path).isFile()) return undefined;
       const fd = openSync(path, "r");
-      const found = fstatSync(fd);
-      const input = new FileInput(path, fd, found.size);
-      if (found.isFile() && detectCompression(input.#look(4)) === "none") return input;
+      const input = new FileInput(path, fd, fstatSync(fd).size);
+      if (detectCompression(input.#look(4)) === "none") return input;
       await input.close();
       return undefined;
     });

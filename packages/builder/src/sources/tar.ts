@@ -4,7 +4,7 @@ import { TreeNode } from "@nydus-ts/rafs-format/writer";
 import { BuilderError } from "../errors.ts";
 import { linkTargetBytesMax, nameBytesMax, pathDepthMax } from "../limits.ts";
 import type { TarInput } from "./byte-stream.ts";
-import type { ChunkSink } from "./chunk-sink.ts";
+import { type ChunkSink, roomForChunks } from "./chunk-sink.ts";
 import { checkXattrs, printable } from "./directory.ts";
 import { FileInput } from "./file-input.ts";
 import { readTar, type TarKind, type TarMember } from "./tar-reader.ts";
@@ -58,7 +58,9 @@ export async function readTarTree(options: TarOptions, sink: ChunkSink): Promise
   return { root: tree.root, entryCount: tree.entryCount };
 }
 
-async function storeMember(member: TarMember, { chunks, size }: TreeNode, chunkSize: number, sink: ChunkSink): Promise<void> {
+async function storeMember(member: TarMember, node: TreeNode, chunkSize: number, sink: ChunkSink): Promise<void> {
+  const { size } = node;
+  const chunks = roomForChunks(node, chunkSize);
   for (let offset = 0; offset < size; offset += chunkSize) {
     const data = await sink.allocate(Math.min(chunkSize, size - offset));
     await member.read(data);

@@ -7,7 +7,7 @@ import { type BlobEntry, type ContextArea, newBlobEntry, roundUp, type StoredChu
 import { Artifact, type Destination } from "../artifact.ts";
 import { BlobTail } from "../blob-tail.ts";
 import type { DataWriter, FinishedBlob } from "../blob-writer.ts";
-import { type ChunkDictionary, chunkKey } from "../chunk-dictionary.ts";
+import type { ChunkDictionary } from "../chunk-dictionary.ts";
 import { compressorNumbers, digest, digesterNumbers } from "../codecs.ts";
 import { BuilderError } from "../errors.ts";
 import { chunksPerBlobMax } from "../limits.ts";
@@ -72,8 +72,7 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
     const place = this.#cutter?.finishChunk();
     this.uncompressedBytes += data.length;
     const chunkDigest = digest(data, "sha256");
-    const key = chunkKey(chunkDigest);
-    const known = this.#dictionary.find(key, data.length);
+    const known = this.#dictionary.find(chunkDigest, data.length);
     if (known) {
       this.deduplicatedBytes += data.length;
       this.deduplicatedChunks++;
@@ -96,7 +95,7 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
     blob.uncompressedSize += roundUp(data.length, alignment);
     this.#chunks.push(chunk);
     if (place) this.#places.push(place);
-    this.#dictionary.add(key, chunk);
+    this.#dictionary.add(chunk);
     return chunk;
   }
 
@@ -132,8 +131,7 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
     blob.id = this.#input.sourceDigest().toString("hex");
     blob.compressedSize = this.#input.sourceBytes;
     const { tail } = await this.#output();
-    const digests = this.#chunks.map((chunk) => chunk.digest);
-    this.metaFile = await tail.appendMeta(blob, { ...this.#chunkInfo(), count: this.#chunks.length, digests }, "zstd");
+    this.metaFile = await tail.appendMeta(blob, { ...this.#chunkInfo(), chunks: this.#chunks }, "zstd");
   }
 
   #chunkInfo(): { bytes: Buffer; contexts?: ContextArea } {

@@ -92,6 +92,9 @@ export interface NodeAttributes {
   rdev: number;
 }
 
+/** Of nodes that are no directories: one list for millions of them. */
+const noNodes: readonly TreeNode[] = [];
+
 /** One name in the tree. `ino`, `nlink` and the placement fields are set by `numberTree` and `placeTree`, anew for every bootstrap. */
 export class TreeNode {
   name: string;
@@ -116,7 +119,7 @@ export class TreeNode {
   /** builder's inode number: position in numbering order, or that of the first name of a hardlinked inode */
   ino = 0;
   nlink = 1;
-  sorted: TreeNode[] = [];
+  sorted: readonly TreeNode[] = noNodes;
   offset = 0;
   dataOffset = 0;
   inline = false;
