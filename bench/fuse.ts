@@ -1,12 +1,10 @@
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { execFileSync } from "node:child_process";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { findMount, MNT_DETACH, MS_RDONLY, mount, umount2 } from "@nydus-ts/linux";
 import { ownBinaries } from "@nydus-ts/testkit";
 import { type BenchImage, makeImage, scales } from "./lib/fuse-image.ts";
+import { FuseMounts, type Target } from "./lib/fuse-mounts.ts";
 import { machine, median, table } from "./lib/machine.ts";
 
 // How fast is nydusd's FUSE engine (`npm run build` first) over a finished cache, beside a plain EROFS mount of the same bootstrap and cache file (the limit)?
@@ -20,9 +18,6 @@ const { values: options } = parseArgs({
     threads: { type: "string", default: "4" },
   },
 });
-const work = mkdtempSync(join(tmpdir(), "bench-fuse-"));
-const children: ChildProcess[] = [];
-const mounts: string[] = [];
 
 /** Plain EROFS / original, measured in one run on the project's machine (spec/engines.md 5); 2.8 for find was measured warm. */
 const originalBelowErofs: Readonly<Record<string, number>> = {
@@ -33,65 +28,23 @@ const originalBelowErofs: Readonly<Record<string, number>> = {
   "find -ls, warm": 2.8,
 };
 
-try {
-  const image = await makeImage(work, options.small ? scales.small : scales.full);
-  const targets = [mountErofs(image), await nydusd("fuse", ownBinaries, image), ...(await peer(image))];
-  await compare(image, targets);
-} finally {
-  for (const child of children) child.kill("SIGTERM");
-  await Promise.all(children.map((child) => child.exitCode ?? child.signalCode ?? once(child, "exit")));
-  for (const target of mounts) while (findMount(target) !== undefined) umount2(target, MNT_DETACH);
-  rmSync(work, { recursive: true, force: true });
-}
-
-interface Target {
-  readonly name: string;
-  readonly path: string;
-}
-
-function mountErofs(image: BenchImage): Target {
-  const path = mountpoint("erofs");
-  mount({ source: image.bootstrap, target: path, type: "erofs", flags: MS_RDONLY, options: `device=${image.dataFile}` });
-  return { name: "erofs", path };
-}
-
-/** nydusd of a folder of executables, over the cache of the image. */
-function nydusd(name: string, folder: string, image: BenchImage): Promise<Target> {
-  const config = join(work, `${name}.json`);
-  const device = {
-    backend: { type: "localfs", config: { dir: image.blobDirectory } },
-    cache: { type: "blobcache", config: { work_dir: image.cacheDirectory } },
-  };
-  writeFileSync(config, JSON.stringify({ device, mode: "direct" }));
-  // The original must raise the limit of open files, or be told not to.
-  const args = ["--rlimit-nofile", "0", "--config", config, "--bootstrap", image.bootstrap, "--log-level", "error"];
-  return serve(name, (path) =>
-    spawn(join(folder, "nydusd"), ["fuse", ...args, "--thread-num", options.threads, "--mountpoint", path], { stdio: "inherit" }),
-  );
-}
-
-async function peer(image: BenchImage): Promise<Target[]> {
-  const folder = process.env["NYDUS_PEER_BIN"];
-  return folder === undefined || !existsSync(join(folder, "nydusd")) ? [] : [await nydusd("original", folder, image)];
-}
-
-async function serve(name: string, start: (path: string) => ChildProcess): Promise<Target> {
-  const path = mountpoint(name);
-  const child = start(path);
-  children.push(child);
-  for (const until = performance.now() + 20_000; findMount(path) === undefined; ) {
-    if (child.exitCode !== null || performance.now() > until) throw new Error(`${name} does not serve`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  return { name, path };
-}
-
-function mountpoint(name: string): string {
-  const path = join(work, `mnt-${name}`);
-  mkdirSync(path);
-  mounts.push(path);
-  return path;
-}
+await using mounts = new FuseMounts("bench-fuse-");
+const work = mounts.directory;
+const image = await makeImage(work, options.small ? scales.small : scales.full);
+const device = {
+  backend: { type: "localfs", config: { dir: image.blobDirectory } },
+  cache: { type: "blobcache", config: { work_dir: image.cacheDirectory } },
+};
+const { bootstrap } = image;
+const { threads } = options;
+const targets = [
+  mounts.erofs(bootstrap, image.dataFile),
+  await mounts.nydusd("fuse", { binaries: ownBinaries, bootstrap, device, threads }),
+];
+const peer = process.env["NYDUS_PEER_BIN"];
+if (peer !== undefined && existsSync(join(peer, "nydusd")))
+  targets.push(await mounts.nydusd("original", { binaries: peer, bootstrap, device, threads }));
+await compare(image, targets);
 
 async function compare(image: BenchImage, targets: readonly Target[]): Promise<void> {
   const shell = (command: string, cwd: string): string =>

@@ -15,20 +15,23 @@ export type Scale = (typeof scales)[keyof typeof scales];
 export interface BenchImage {
   readonly bootstrap: string;
   readonly blobDirectory: string;
-  /** Finished cache files, in the layout of nydusd. */
+  /** Cache files in the layout of nydusd: finished ones, or only the chunk table where the blob is compressed. */
   readonly cacheDirectory: string;
   readonly dataFile: string;
   readonly blobId: string;
 }
 
-/** Makes tree, image and a finished cache below `directory`, or finds them there from an earlier run. */
-export async function makeImage(directory: string, scale: Scale): Promise<BenchImage> {
+/**
+ * Makes tree, image and cache below `directory`, or finds them there from an earlier run. `none`: random data, stored as they are, and a
+ * finished cache; `zstd`: data of which half remains, and a cache without data.
+ */
+export async function makeImage(directory: string, scale: Scale, compressor: "none" | "zstd" = "none"): Promise<BenchImage> {
   const tree = join(directory, "tree");
   const blobDirectory = join(directory, "blobs");
   const cacheDirectory = join(directory, "cache");
   const bootstrap = join(directory, "bootstrap");
   if (!existsSync(join(directory, "done"))) {
-    makeTree(tree, scale);
+    makeTree(tree, scale, compressor === "zstd");
     for (const folder of [blobDirectory, cacheDirectory]) mkdirSync(folder, { recursive: true });
     const { metaFile } = await createImage({
       source: { kind: "directory", path: tree, readXattrs: () => new Map(), whiteouts: "oci" },
@@ -36,7 +39,7 @@ export async function makeImage(directory: string, scale: Scale): Promise<BenchI
       bootstrap: { file: bootstrap },
       blobId: "",
       blobOffset: 0,
-      compressor: "none",
+      compressor,
       digester: "blake3",
       chunkSize: 1 << 20,
       chunkInfoVersion: 1,
@@ -45,14 +48,15 @@ export async function makeImage(directory: string, scale: Scale): Promise<BenchI
       prefetch: { policy: "none", patterns: [] },
     });
     if (metaFile === undefined) throw new TypeError("the image has no chunk table");
-    fillCache(bootstrap, metaFile, blobDirectory, cacheDirectory);
+    if (compressor === "none") fillCache(bootstrap, metaFile, blobDirectory, cacheDirectory);
+    else writeFileSync(join(cacheDirectory, `${openBootstrap(readFileSync(bootstrap)).blobs[0]?.id}.blob.meta`), metaFile);
     writeFileSync(join(directory, "done"), "");
   }
   const [blobId = ""] = openBootstrap(readFileSync(bootstrap)).blobs.map(({ id }) => id);
   return { bootstrap, blobDirectory, cacheDirectory, blobId, dataFile: join(cacheDirectory, `${blobId}.blob.data`) };
 }
 
-function makeTree(tree: string, scale: Scale): void {
+function makeTree(tree: string, scale: Scale, compressible: boolean): void {
   mkdirSync(join(tree, "big"), { recursive: true });
   let seed = 1;
   const random = (): number => {
@@ -62,7 +66,11 @@ function makeTree(tree: string, scale: Scale): void {
   const writeRandom = (file: string, mib: number): void => {
     const fd = openSync(file, "w");
     const part = Buffer.alloc(1 << 20);
-    for (let index = 0; index < mib; index++) writeSync(fd, randomFillSync(part));
+    for (let index = 0; index < mib; index++) {
+      randomFillSync(part);
+      if (compressible) part.write(part.subarray(0, part.length / 2).toString("hex"), "latin1");
+      writeSync(fd, part);
+    }
     closeSync(fd);
   };
   writeRandom(join(tree, "big/random"), scale.randomMib);
