@@ -5,6 +5,7 @@ import { ChunkRecordIndex, readChunkRecord } from "./chunk-table.ts";
 import { RafsV5Cursor } from "./cursor-v5.ts";
 import { digestOf } from "./digest.ts";
 import { RafsError } from "./errors.ts";
+import { FileChunks } from "./file-chunks.ts";
 import { fileTypeOf } from "./file-type.ts";
 import { chunksPerBlobMax } from "./limits.ts";
 import type { PagedView } from "./paged-view.ts";
@@ -17,10 +18,8 @@ import { resolvePath, type WalkedTree, walkTree } from "./walk.ts";
 const childrenPerRead = 32;
 
 /** A v5 bootstrap as objects, for tools; the daemon's readers use `RafsV5Cursor` itself. One object, one thread. */
-export class BootstrapV5 implements Bootstrap, WalkedTree {
+export class BootstrapV5 extends FileChunks implements Bootstrap, WalkedTree {
   readonly version = 5;
-  readonly chunkSize: number;
-  readonly blockSize: number;
   readonly flags: bigint;
   readonly rootNid: number;
   readonly inodeCount: number;
@@ -34,11 +33,10 @@ export class BootstrapV5 implements Bootstrap, WalkedTree {
 
   constructor(source: Uint8Array | PagedView) {
     const cursor = new RafsV5Cursor(source);
+    super(cursor);
     this.#cursor = cursor;
     this.#view = byteViewOf(source);
     this.byteLength = this.#view.byteLength;
-    this.chunkSize = cursor.chunkSize;
-    this.blockSize = cursor.blockSize;
     this.flags = cursor.superblock.flags;
     this.rootNid = cursor.rootNid;
     this.inodeCount = cursor.superblock.inodeCount;
@@ -145,31 +143,6 @@ export class BootstrapV5 implements Bootstrap, WalkedTree {
     return found;
   }
 
-  *chunksOf(nid: number, fromByte = 0): Generator<FileChunk, void> {
-    const count = this.chunkCount(nid);
-    for (let index = Math.floor(fromByte / this.chunkSize); index < count; index++) yield this.chunkOf(nid, index);
-  }
-
-  chunkCount(nid: number): number {
-    this.#cursor.load(nid);
-    return this.#cursor.chunkCount;
-  }
-
-  /** Chunk `index` of a file, below `chunkCount`. */
-  chunkOf(nid: number, index: number): FileChunk {
-    const cursor = this.#cursor;
-    cursor.load(nid);
-    cursor.chunk(index);
-    const fileOffset = index * this.chunkSize;
-    return {
-      fileOffset,
-      length: Math.min(this.chunkSize, cursor.size - fileOffset),
-      blobIndex: cursor.chunkBlob,
-      chunkIndex: cursor.chunkIndex,
-      uncompressedOffset: cursor.chunkBlock * this.blockSize,
-    };
-  }
-
   /** The inode's own record of chunk `index`. */
   recordOf(nid: number, index: number): ChunkRecord {
     const cursor = this.#cursor;
@@ -250,6 +223,11 @@ export class BootstrapV5 implements Bootstrap, WalkedTree {
     }
     this.#recordOffsets = Uint32Array.from(offsets);
     return this.#recordOffsets;
+  }
+
+  recordedChunks(blobIndex: number): (chunkIndex: number) => ChunkRecord | undefined {
+    const index = this.#index();
+    return (chunkIndex) => index.find(blobIndex, chunkIndex);
   }
 
   #index(): ChunkRecordIndex {

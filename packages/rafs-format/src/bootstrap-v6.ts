@@ -5,6 +5,7 @@ import { ChunkRecordIndex, readChunkRecord } from "./chunk-table.ts";
 import { direntTypes, type FileType } from "./constants.ts";
 import { RafsV6Cursor } from "./cursor-v6.ts";
 import { RafsError } from "./errors.ts";
+import { FileChunks } from "./file-chunks.ts";
 import { fileTypeOf } from "./file-type.ts";
 import type { PagedView } from "./paged-view.ts";
 import { CHUNK_RECORD } from "./records/blob.ts";
@@ -17,10 +18,8 @@ const dotDot = new Uint8Array([0x2e, 0x2e]);
  * A v6 bootstrap as objects, for tools; the daemon's readers use `RafsV6Cursor` itself. Both read through the same cursor code, so
  * they refuse the same bytes. Not for concurrent use from inside its own generators' consumers in other threads: one object, one thread.
  */
-export class BootstrapV6 implements Bootstrap, WalkedTree {
+export class BootstrapV6 extends FileChunks implements Bootstrap, WalkedTree {
   readonly version = 6;
-  readonly chunkSize: number;
-  readonly blockSize: number;
   readonly flags: bigint;
   readonly rootNid: number;
   readonly inodeCount: number;
@@ -33,11 +32,10 @@ export class BootstrapV6 implements Bootstrap, WalkedTree {
 
   constructor(source: Uint8Array | PagedView) {
     const cursor = new RafsV6Cursor(source);
+    super(cursor);
     this.#cursor = cursor;
     this.#view = byteViewOf(source);
     this.byteLength = this.#view.byteLength;
-    this.chunkSize = cursor.chunkSize;
-    this.blockSize = cursor.blockSize;
     this.flags = cursor.superblock.flags;
     this.rootNid = cursor.rootNid;
     this.inodeCount = cursor.superblock.inodeCount;
@@ -134,31 +132,6 @@ export class BootstrapV6 implements Bootstrap, WalkedTree {
     return found;
   }
 
-  *chunksOf(nid: number, fromByte = 0): Generator<FileChunk, void> {
-    const count = this.chunkCount(nid);
-    for (let index = Math.floor(fromByte / this.chunkSize); index < count; index++) yield this.chunkOf(nid, index);
-  }
-
-  chunkCount(nid: number): number {
-    this.#cursor.load(nid);
-    return this.#cursor.chunkCount;
-  }
-
-  /** Chunk `index` of a file, below `chunkCount`. */
-  chunkOf(nid: number, index: number): FileChunk {
-    const cursor = this.#cursor;
-    cursor.load(nid);
-    cursor.chunk(index);
-    const fileOffset = index * this.chunkSize;
-    return {
-      fileOffset,
-      length: Math.min(this.chunkSize, cursor.size - fileOffset),
-      blobIndex: cursor.chunkBlob,
-      chunkIndex: cursor.chunkIndex,
-      uncompressedOffset: cursor.chunkBlock * this.blockSize,
-    };
-  }
-
   walk(): Generator<WalkEntry, void> {
     return walkTree(this);
   }
@@ -182,6 +155,11 @@ export class BootstrapV6 implements Bootstrap, WalkedTree {
   chunkDigests(blobIndex: number): (chunkIndex: number) => Uint8Array | undefined {
     const index = this.#index();
     return (chunkIndex) => index.digest(blobIndex, chunkIndex);
+  }
+
+  recordedChunks(blobIndex: number): (chunkIndex: number) => ChunkRecord | undefined {
+    const index = this.#index();
+    return (chunkIndex) => index.find(blobIndex, chunkIndex);
   }
 
   #index(): ChunkRecordIndex {

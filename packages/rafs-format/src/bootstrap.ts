@@ -107,6 +107,8 @@ export interface Bootstrap {
   chunkRecords(): Generator<ChunkRecord, void>;
   /** Digests of a blob's chunks by chunk index, from the chunk records; undefined where none is recorded. */
   chunkDigests(blobIndex: number): (chunkIndex: number) => Uint8Array | undefined;
+  /** Records of a blob's chunks by chunk index, the last one where there are several; undefined where there is none. */
+  recordedChunks(blobIndex: number): (chunkIndex: number) => ChunkRecord | undefined;
   /** v5 only: compares the recorded digest of an inode with its content. @throws RafsError RAFS_DIGEST */
   verifyDigest?(nid: number): void;
 }
