@@ -2,6 +2,12 @@ import type { BlobRecord, ChunkRecord, Digester } from "@nydus-ts/rafs-format";
 import type { BlobBackend, ReadPriority } from "./backend.ts";
 import type { FetchScheduler } from "./scheduler.ts";
 
+/** Bytes of the uncompressed blob. */
+export interface ChunkPlace {
+  readonly uncompressedOffset: number;
+  readonly uncompressedSize: number;
+}
+
 export interface BlobCacheOptions {
   /** Existing folder of the cache files; images that share a blob share them. */
   readonly directory: string;
@@ -11,6 +17,11 @@ export interface BlobCacheOptions {
   /** Digest of a chunk's uncompressed data by chunk index; undefined where none is known (then CRC or the blob's digest array). */
   readonly digestOf?: ((chunkIndex: number) => Uint8Array | undefined) | undefined;
   readonly digester: Digester;
+  /**
+   * Where a bootstrap says that a chunk lies; undefined where none does. A table that came without proof (the original's cache file, or one
+   * that came with the image) and contradicts it is fetched anew.
+   */
+  readonly placeOf?: ((chunkIndex: number) => ChunkPlace | undefined) | undefined;
   /**
    * Check digests before a chunk is stored, and of a chunk from an earlier run when it is first read. Without it only lengths and recorded
    * CRCs are checked. Default true.

@@ -1,41 +1,21 @@
 import { closeSync } from "node:fs";
 import { join } from "node:path";
-import {
-  type BlobRecord,
-  type ChunkRecord,
-  cacheFileNames,
-  hasBlobMeta,
-  hasFeature,
-  metaBlobId as recordedMetaBlobId,
-} from "@nydus-ts/rafs-format";
+import { type BlobRecord, type ChunkRecord, cacheFileNames, hasBlobMeta, hasFeature } from "@nydus-ts/rafs-format";
 import type { BlobCacheOptions, BlobCacheStats, ChunkSegment, EnsureOptions, PrefetchOptions } from "./blob-cache-options.ts";
-import { keepMeta, readCachedMeta, readMeta } from "./blob-meta-source.ts";
+import { readCachedMeta } from "./blob-meta-source.ts";
 import { BlobRequests } from "./blob-requests.ts";
-import type { ChunkInfo } from "./chunk-info.ts";
+import { BlobTable, type Fetching } from "./blob-table.ts";
 import type { ChunkMap } from "./chunk-map.ts";
 import { ChunkMarks } from "./chunk-marks.ts";
 import { openDataFile, openTar } from "./data-file.ts";
 import { ChunkStoreError, describeCause } from "./errors.ts";
-import { Fetcher } from "./fetcher.ts";
 import { readAt } from "./file-io.ts";
-import { ItemStore } from "./item-store.ts";
-import { KeptChunks } from "./kept-chunks.ts";
 import { backgroundDeadlineMs, closeDeadlineMs } from "./limits.ts";
 import { Prefetcher } from "./prefetcher.ts";
 import { RecordedChunks } from "./recorded-chunks.ts";
 import { RunningWork } from "./running-work.ts";
-import { StoredItems } from "./stored-items.ts";
 import { SyncQueue } from "./sync-queue.ts";
 import { type WaitLimits, waitFor } from "./wait.ts";
-
-/** What is known once the chunk info is there. */
-interface Fetching {
-  readonly info: ChunkInfo;
-  readonly items: StoredItems;
-  readonly store: ItemStore;
-  readonly kept: KeptChunks;
-  readonly fetcher: Fetcher;
-}
 
 /**
  * One blob as a local cache. Invariants: a set bit of `ready` means verified data in the data file; nothing but `loadMeta` and the
@@ -68,8 +48,8 @@ export class BlobCache implements AsyncDisposable {
   readonly #counts = { total: 0, hits: 0, demandBytes: 0, widenedBytes: 0, prefetchBytes: 0, metaBytes: 0, prefetchRequests: 0 };
   /** Chunk info of a blob without blob meta. */
   readonly #recorded: RecordedChunks | undefined;
-  #fetching: Fetching | undefined;
-  #metaLoading: Promise<Fetching> | undefined;
+  /** undefined: a tarfs blob. */
+  readonly #table: BlobTable | undefined;
   #closed: Promise<void> | undefined;
 
   private constructor(options: BlobCacheOptions, file: { fd: number; path: string; map: ChunkMap | undefined }) {
@@ -87,9 +67,25 @@ export class BlobCache implements AsyncDisposable {
     this.#requests = new BlobRequests(options, this.#closing.signal);
     this.#sync = file.map === undefined ? undefined : new SyncQueue(file.fd, file.map, (error, chunks) => this.#notDurable(error, chunks));
     if (!this.direct && !hasBlobMeta(blob)) this.#recorded = new RecordedChunks(blob);
+    this.#table = this.#openTable();
     const names = cacheFileNames(blob.id);
     const paths = [file.path, join(directory, names.chunkMap), join(directory, names.meta), join(directory, names.metaDigest)];
     this.#paths = this.direct ? [file.path] : paths;
+  }
+
+  #openTable(): BlobTable | undefined {
+    if (this.#map === undefined || this.#sync === undefined) return undefined;
+    return new BlobTable({
+      options: this.#options,
+      file: { fd: this.dataFd, map: this.#map, sync: this.#sync },
+      requests: this.#requests,
+      work: this.#work,
+      marks: this.#marks,
+      prefetcher: this.#prefetcher,
+      counts: this.#counts,
+      recorded: this.#recorded,
+      closing: this.#closing.signal,
+    });
   }
 
   /**
@@ -105,8 +101,8 @@ export class BlobCache implements AsyncDisposable {
     const cache = new BlobCache(options, await openDataFile(directory, blob));
     try {
       if (hasBlobMeta(blob)) {
-        const info = await readCachedMeta(directory, blob);
-        if (info !== undefined) cache.#know(info);
+        const kept = await readCachedMeta(directory, blob);
+        if (kept !== undefined) cache.#table?.know(kept.opened, kept.proven ? undefined : kept.file);
       } else cache.addChunkRecords(options.chunkRecords ?? []);
       return cache;
     } catch (error) {
@@ -128,13 +124,13 @@ export class BlobCache implements AsyncDisposable {
   addChunkRecords(records: Iterable<ChunkRecord>): void {
     if (this.#recorded === undefined) return;
     const added = this.#recorded.add(records);
-    if (this.#fetching === undefined) this.#know(this.#recorded);
+    if (this.#table?.current === undefined) this.#table?.know(this.#recorded, undefined);
     else for (const chunk of added) this.#marks.place(this.#recorded, chunk);
   }
 
-  /** Makes sure that it is known where chunks lie: `layout` is filled. @throws ChunkStoreError CHUNK_META, CHUNK_DEADLINE */
+  /** Makes sure that it is known where chunks lie. `layout` is filled; from a table without proof, with each chunk that is verified. @throws ChunkStoreError CHUNK_META, CHUNK_DEADLINE */
   async loadMeta(options: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined }): Promise<void> {
-    if (!this.direct) await this.#known({ deadlineAt: performance.now() + options.deadlineMs, signal: options.signal });
+    await this.#table?.known({ deadlineAt: performance.now() + options.deadlineMs, signal: options.signal });
   }
 
   /**
@@ -158,7 +154,8 @@ export class BlobCache implements AsyncDisposable {
   async readInto(target: Uint8Array, segments: readonly ChunkSegment[], options: EnsureOptions): Promise<void> {
     await this.#bring([...new Set(segments.map(({ chunk }) => chunk))], options);
     for (const { chunk, offset, length, targetOffset } of segments) {
-      const { info, store } = this.#fetching as Fetching;
+      if (this.#table?.current === undefined) throw new TypeError("a blob that is its own cache is read from dataFd");
+      const { info, store } = this.#table.current;
       const piece = target.subarray(targetOffset, targetOffset + length);
       if (this.#isReady(chunk)) {
         if ((await readAt(this.dataFd, piece, info.uncompressedOffset(chunk) + offset)) === length) continue;
@@ -197,11 +194,11 @@ export class BlobCache implements AsyncDisposable {
   fetchAhead(chunks: readonly number[]): void {
     if (this.direct || this.#closed !== undefined) return;
     const known = (chunk: number): boolean => chunk >= 0 && chunk < this.chunkCount && this.#recorded?.has(chunk) !== false;
-    this.#fetching?.fetcher.fetchAhead(chunks.filter(known));
+    this.#table?.current?.fetcher.fetchAhead(chunks.filter(known));
   }
 
   stats(): BlobCacheStats {
-    const { store: { counts: store } = {}, items, fetcher } = this.#fetching ?? {};
+    const { store: { counts: store } = {}, items, fetcher } = this.#table?.current ?? {};
     const used = items === undefined ? 0 : this.#prefetcher.usedBytes(items, (chunk) => this.#marks.isTouched(chunk));
     return {
       ...this.#counts,
@@ -229,10 +226,10 @@ export class BlobCache implements AsyncDisposable {
   async #close(): Promise<void> {
     const reason = new ChunkStoreError("CHUNK_CLOSED", `blob ${this.blob.id}: its cache was closed`);
     this.#closing.abort(reason);
-    this.#fetching?.fetcher.close(reason);
+    this.#table?.current?.fetcher.close(reason);
     const limits = { deadlineAt: performance.now() + closeDeadlineMs };
     // The sync waits for the fetches: what they wrote before the end began is to be durable as well.
-    const quiet = Promise.allSettled([...this.#work.all(), this.#metaLoading]).then(() => this.#sync?.flush());
+    const quiet = Promise.allSettled([...this.#work.all(), ...(this.#table?.loads() ?? [])]).then(() => this.#sync?.flush());
     // A number that is given back may name a stranger's file the next moment: whoever still writes keeps it, however long that takes.
     const closed = quiet.then(() => this.#closeFiles());
     await waitFor(closed, limits, "fetches and the last sync to end").catch((error: unknown) => {
@@ -267,7 +264,7 @@ export class BlobCache implements AsyncDisposable {
   async #bring(chunks: readonly number[], options: EnsureOptions): Promise<number | undefined> {
     if (this.#closed !== undefined) throw this.#closing.signal.reason;
     this.#counts.total++;
-    if (this.direct) return undefined;
+    if (this.#table === undefined) return undefined;
     for (const chunk of chunks) {
       if (Number.isInteger(chunk) && chunk >= 0 && chunk < this.chunkCount) continue;
       throw new ChunkStoreError("CHUNK_RANGE", `blob ${this.blob.id} has no chunk ${chunk}, only ${this.chunkCount}`);
@@ -276,9 +273,20 @@ export class BlobCache implements AsyncDisposable {
     if (unknown !== undefined)
       throw new ChunkStoreError("CHUNK_RANGE", `blob ${this.blob.id}: no image records where chunk ${unknown} lies`);
     const limits = { deadlineAt: performance.now() + options.deadlineMs, signal: options.signal };
-    const { kept, fetcher } = await this.#known(limits);
+    if (options.priority !== "prefetch") for (const chunk of chunks) this.#marks.touch(chunk);
+    for (;;) {
+      const fetching = await this.#table.known(limits);
+      try {
+        return await this.#bringWith(fetching, chunks, options, limits);
+      } catch (error) {
+        if (!(await this.#table.renewed(fetching, error, limits))) throw error;
+      }
+    }
+  }
+
+  async #bringWith(fetching: Fetching, chunks: readonly number[], options: EnsureOptions, limits: WaitLimits): Promise<number | undefined> {
+    const { kept, fetcher } = fetching;
     const kind = options.priority ?? "demand";
-    if (kind === "demand") for (const chunk of chunks) this.#marks.touch(chunk);
     let missing = chunks.filter((chunk) => !this.#isReady(chunk));
     if (missing.some((chunk) => this.#map?.isKept(chunk))) {
       await kept.verify(missing, limits);
@@ -287,74 +295,5 @@ export class BlobCache implements AsyncDisposable {
     if (missing.length === 0) this.#counts.hits++;
     else if (kind === "demand") fetcher.widenLater(missing, options.sequentialBytes);
     return fetcher.fetch(missing, kind, limits);
-  }
-
-  async #known(limits: WaitLimits): Promise<Fetching> {
-    if (this.#fetching !== undefined) return this.#fetching;
-    for (;;) {
-      this.#metaLoading ??= this.#loadMeta(limits.deadlineAt - performance.now()).finally(() => {
-        this.#metaLoading = undefined;
-      });
-      this.#metaLoading.catch(() => undefined);
-      try {
-        return await waitFor(this.#metaLoading, limits, `the meta of blob ${this.blob.id}`);
-      } catch (error) {
-        // The load ends with the deadline of the caller that began it; this one has time left.
-        const again = error instanceof ChunkStoreError && error.code === "CHUNK_DEADLINE" && performance.now() < limits.deadlineAt - 1;
-        if (!again || this.#closed !== undefined) throw error;
-      }
-    }
-  }
-
-  async #loadMeta(remainingMs: number): Promise<Fetching> {
-    const { directory, backend, metaBlobId } = this.#options;
-    const deadlineMs = Math.max(1, remainingMs);
-    const read = async (blobId: string, offset: number, length: number): Promise<Uint8Array> => {
-      const bytes = await this.#requests.read({ what: "meta", blobId, offset, length, priority: "demand", deadlineMs, chunkCount: 0 });
-      this.#counts.metaBytes += length;
-      return bytes;
-    };
-    try {
-      const id = metaBlobId ?? recordedMetaBlobId(this.blob, undefined);
-      const limits = { deadlineMs, signal: this.#closing.signal };
-      const { opened, file } = await readMeta({ blob: this.blob, metaBlobId: id, backend, read, limits });
-      // The readers need not wait for the disk.
-      void this.#work.track(keepMeta(directory, this.blob.id, file));
-      return this.#know(opened);
-    } catch (cause) {
-      throw this.#requests.asFailure(cause, `meta of blob ${this.blob.id}`);
-    }
-  }
-
-  #know(info: ChunkInfo): Fetching {
-    if (info.count !== this.chunkCount) {
-      throw new ChunkStoreError(
-        "CHUNK_META",
-        `blob ${this.blob.id}: chunk info of ${info.count} chunks, its record says ${this.chunkCount}`,
-      );
-    }
-    const items = new StoredItems(info);
-    const map = this.#map as ChunkMap;
-    const work = this.#work;
-    const closing = this.#closing.signal;
-    const file = { fd: this.dataFd, map, sync: this.#sync as SyncQueue };
-    const store = new ItemStore(this.#options, items, file, closing);
-    const isProvable = (chunk: number): boolean => this.#options.digestOf?.(chunk) !== undefined && this.#recorded?.has(chunk) !== false;
-    const kept = new KeptChunks({ blobId: this.blob.id, items, map, store, work, isProvable });
-    const parts = {
-      options: this.#options,
-      items,
-      store,
-      requests: this.#requests,
-      work,
-      closing,
-      isReady: (chunk: number) => this.#isReady(chunk),
-      isPresent: (chunk: number) => this.#isPresent(chunk),
-      onPrefetched: (item: number) => this.#prefetcher.brought(item, items.end),
-    };
-    const fetching = { info, items, store, kept, fetcher: new Fetcher(parts, this.#counts) };
-    for (let chunk = 0; chunk < info.count; chunk++) this.#marks.place(info, chunk);
-    this.#fetching = fetching;
-    return fetching;
   }
 }

@@ -32,21 +32,30 @@ import { metaBlobOthersMax } from "./limits.ts";
 /** Reads a range for the meta; the caller counts and limits it. */
 export type ReadRange = (blobId: string, offset: number, length: number) => Promise<Uint8Array>;
 
+/** Blob meta and the bytes of the file that keeps it. */
+export interface MetaWithFile {
+  readonly opened: BlobMeta;
+  readonly file: Uint8Array;
+}
+
 /**
- * Blob meta from its cache file, without the network.
+ * Blob meta from its cache file, without the network. `proven`: it is what we fetched and kept; otherwise it is hearsay.
  *
  * @returns undefined when there is none, or none that fits the blob: it is to be fetched
  */
-export async function readCachedMeta(directory: string, blob: BlobRecord): Promise<BlobMeta | undefined> {
+export async function readCachedMeta(
+  directory: string,
+  blob: BlobRecord,
+): Promise<(MetaWithFile & { readonly proven: boolean }) | undefined> {
   const names = cacheFileNames(blob.id);
   try {
     // Its place in the blob is recorded wrongly, so the size of the file can't be known; it is its own witness.
     if (hasMisplacedMeta(blob)) return undefined;
     const file = await readFile(join(directory, names.meta));
     const digest = await readFile(join(directory, names.metaDigest), "latin1").catch(() => undefined);
-    // Without a digest it is a file of the original, or came with the image: what it says wrongly fails at the digests of the chunks.
+    // Without a digest it is a file of the original, or came with the image: what it says wrongly is met at its chunks.
     if (digest !== undefined && digest !== hexDigest(file)) return undefined;
-    return readMetaFile(file, blob);
+    return { opened: readMetaFile(file, blob), file, proven: digest !== undefined };
   } catch (error) {
     if (error instanceof RafsError || (error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw new ChunkStoreError("CHUNK_CACHE", `meta file of blob ${blob.id}: ${describeCause(error)}`, { cause: error });
@@ -83,7 +92,7 @@ export interface MetaSource {
  * @throws ChunkStoreError CHUNK_META (not what the blob record promises); what `read` throws
  * Source: spec/rafs.md 5, spec/nydusd.md 11.3
  */
-export async function readMeta(source: MetaSource): Promise<{ readonly opened: BlobMeta; readonly file: Uint8Array }> {
+export async function readMeta(source: MetaSource): Promise<MetaWithFile> {
   const { metaBlobId, read } = source;
   const blob = hasMisplacedMeta(source.blob) ? await locate(source) : source.blob;
   return whatIsWrong(blob, async () => {

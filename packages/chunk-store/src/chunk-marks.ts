@@ -25,6 +25,11 @@ export class ChunkMarks {
     Atomics.store(this.layout, 2 * chunk, Math.floor(offset / layoutUnit));
   }
 
+  /** Takes back where a chunk lies. */
+  forget(chunk: number): void {
+    Atomics.store(this.layout, 2 * chunk, unknownOffset);
+  }
+
   touch(chunk: number): void {
     Atomics.or(this.touched, chunk >> 5, 1 << (chunk & 31));
   }

@@ -6,6 +6,7 @@ import { ChunkStoreError, describeCause } from "./errors.ts";
 import { readAt, writeAt } from "./file-io.ts";
 import type { Unstored } from "./flight.ts";
 import { verifyRetriesMax } from "./limits.ts";
+import { RunningWork } from "./running-work.ts";
 import type { StoredItems } from "./stored-items.ts";
 import type { SyncQueue } from "./sync-queue.ts";
 import { UnstoredChunks } from "./unstored-chunks.ts";
@@ -20,6 +21,16 @@ export interface DataStore {
   readonly sync: SyncQueue;
 }
 
+/** Table and file of a blob, as `ItemStore` joins them. */
+export interface ItemStoreParts {
+  readonly items: StoredItems;
+  readonly file: DataStore;
+  /** From then on nothing is written: the file may be about to close. */
+  readonly closing: AbortSignal;
+  /** A chunk proved to be what it should be; called before it counts as ready. May refuse it with a ChunkStoreError. */
+  readonly onVerified?: ((chunk: number) => void) | undefined;
+}
+
 /** Takes stored bytes of items to verified chunks in the data file. Nothing that did not verify is written or handed out. */
 export class ItemStore {
   readonly retriesMax = verifyRetriesMax;
@@ -29,15 +40,29 @@ export class ItemStore {
   readonly #file: DataStore;
   readonly #map: ChunkMap;
   readonly #closing: AbortSignal;
+  readonly #onVerified: ((chunk: number) => void) | undefined;
   readonly #unstored = new UnstoredChunks();
+  readonly #writing = new RunningWork();
+  #retired: Error | undefined;
 
-  /** @param closing  from then on nothing is written: the file may be about to close */
-  constructor(options: BlobCacheOptions, items: StoredItems, file: DataStore, closing: AbortSignal) {
+  constructor(options: BlobCacheOptions, { items, file, closing, onVerified }: ItemStoreParts) {
     this.#options = options;
     this.#items = items;
     this.#file = file;
     this.#map = file.map;
     this.#closing = closing;
+    this.#onVerified = onVerified;
+  }
+
+  /** Another table takes over: from now on nothing is written or becomes ready here. Resolves when the writes under way have ended. */
+  async retire(reason: Error): Promise<void> {
+    this.#retired = reason;
+    await Promise.all(this.#writing.all());
+  }
+
+  #throwIfOver(): void {
+    this.#closing.throwIfAborted();
+    if (this.#retired !== undefined) throw this.#retired;
   }
 
   /** A chunk the disk refused, kept in memory for a while; undefined also when it is time to offer it to the disk again. */
@@ -69,6 +94,7 @@ export class ItemStore {
       let refused: Map<number, Uint8Array> | undefined;
       for (const chunk of this.#items.members(item)) {
         if (this.#map.isReady(chunk)) continue;
+        this.#throwIfOver();
         const from = this.#items.contextOf(item) < 0 ? 0 : info.offsetInContext(chunk);
         const data = decoded.data.subarray(from, from + info.uncompressedSize(chunk));
         this.#verify(chunk, data);
@@ -79,7 +105,7 @@ export class ItemStore {
       for (const [chunk, data] of refused ?? []) this.#unstored.add(chunk, data);
       return refused;
     } catch (error) {
-      if (!(error instanceof ChunkStoreError) || error.code === "CHUNK_CLOSED") throw error;
+      if (!(error instanceof ChunkStoreError) || error.code === "CHUNK_CLOSED" || error === this.#retired) throw error;
       if (this.mayRetry(error)) this.counts.verifyFailures++;
       throw new ChunkStoreError(
         error.code,
@@ -105,12 +131,12 @@ export class ItemStore {
     const data = pool.take(size);
     try {
       const count = await readAt(this.#file.fd, data, info.uncompressedOffset(chunk)).catch(() => 0);
-      this.#closing.throwIfAborted();
+      this.#throwIfOver();
       this.#verify(chunk, data.subarray(0, count));
       this.#map.set(chunk);
       return true;
     } catch (error) {
-      if (!(error instanceof ChunkStoreError) || error.code === "CHUNK_CLOSED") throw error;
+      if (!(error instanceof ChunkStoreError) || error.code === "CHUNK_CLOSED" || error === this.#retired) throw error;
       this.#map.settle(chunk);
       // One line says it; a disk that lost much would fill the log.
       if (this.counts.damaged++ === 0)
@@ -125,10 +151,14 @@ export class ItemStore {
 
   /** Data first, then the bit. False: the disk would not take it. */
   async #write(chunk: number, data: Uint8Array): Promise<boolean> {
-    this.#closing.throwIfAborted();
+    this.#throwIfOver();
     try {
-      await writeAt(this.#file.fd, data, this.#items.info.uncompressedOffset(chunk));
+      const written = writeAt(this.#file.fd, data, this.#items.info.uncompressedOffset(chunk));
+      void this.#writing.track(written.catch(() => undefined));
+      await written;
+      if (this.#retired !== undefined) throw this.#retired;
     } catch (error) {
+      if (error === this.#retired) throw error;
       const code = (error as NodeJS.ErrnoException).code;
       if (code !== "ENOSPC" && code !== "EDQUOT" && code !== "EIO" && code !== "EROFS") {
         throw new ChunkStoreError("CHUNK_CACHE", `chunk ${chunk} can't be written: ${describeCause(error)}`, { cause: error });
@@ -147,5 +177,6 @@ export class ItemStore {
   #verify(chunk: number, data: Uint8Array): void {
     const { digestOf, digester, validate = true } = this.#options;
     if (!verifyChunk(this.#items.info, chunk, data, { digestOf: validate ? digestOf : undefined, digester })) this.counts.unverified++;
+    this.#onVerified?.(chunk);
   }
 }

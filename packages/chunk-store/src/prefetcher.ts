@@ -53,6 +53,11 @@ export class Prefetcher {
     this.#brought[item >> 5] = (this.#brought[item >> 5] as number) | (1 << (item & 31));
   }
 
+  /** Items are numbered anew. */
+  forget(): void {
+    this.#brought = new Uint32Array(0);
+  }
+
   /** Stored bytes of items that prefetch brought and somebody has read a chunk of. */
   usedBytes(items: StoredItems, isTouched: (chunk: number) => boolean): number {
     let bytes = 0;

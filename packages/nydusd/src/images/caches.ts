@@ -1,7 +1,7 @@
 import { realpathSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { BlobCache } from "@nydus-ts/chunk-store";
+import { BlobCache, type BlobCacheOptions } from "@nydus-ts/chunk-store";
 import type { BlobRecord, ChunkRecord } from "@nydus-ts/rafs-format";
 import type { ConfigV2 } from "../config/index.ts";
 import { describeError, NydusdError } from "../errors.ts";
@@ -21,6 +21,8 @@ export interface CacheUse {
   readonly metaBlobId: string;
   readonly backend: ImageBackend;
   readonly digestOf: (chunkIndex: number) => Uint8Array | undefined;
+  /** Of a blob with blob meta: where this image's bootstrap says that its chunks lie. */
+  readonly placeOf: BlobCacheOptions["placeOf"];
   /** Of a blob without blob meta: what this image's bootstrap says of its chunks. */
   readonly chunkRecords: readonly ChunkRecord[] | undefined;
 }
@@ -100,6 +102,13 @@ export class CachePool {
         return undefined;
       },
       digester: use.blob.digester,
+      placeOf: (chunkIndex) => {
+        for (const each of uses) {
+          const place = each.placeOf?.(chunkIndex);
+          if (place !== undefined) return place;
+        }
+        return undefined;
+      },
       validate: use.config.cache?.validate ?? true,
       amplifyBytesMax: use.config.rafs?.batch_size ?? 1_048_576,
       prefetchRequestBytesMax: Math.max(mergeBytesMin, use.config.cache?.prefetch.batch_size ?? 1_048_576),

@@ -1,5 +1,5 @@
 import type { MountRequest } from "@nydus-ts/nydus-api";
-import { effectiveBlobId, metaBlobId } from "@nydus-ts/rafs-format";
+import { effectiveBlobId, hasBlobMeta, metaBlobId } from "@nydus-ts/rafs-format";
 import type { ConfigV2 } from "../config/index.ts";
 import type { RafsMount } from "../engines/engine.ts";
 import { describeError, NydusdError } from "../errors.ts";
@@ -80,7 +80,8 @@ export class Image {
       for (const { blob: record, chunkRecords } of await describeImage(source, request.source, config)) {
         const blob = { ...record, id: effectiveBlobId(record, source.name) };
         const digestOf = source.bootstrap.chunkDigests(record.index);
-        const use = { config, blob, metaBlobId: metaBlobId(record, source.name), backend, digestOf, chunkRecords };
+        const placeOf = hasBlobMeta(record) ? source.bootstrap.recordedChunks(record.index) : undefined;
+        const use = { config, blob, metaBlobId: metaBlobId(record, source.name), backend, digestOf, placeOf, chunkRecords };
         blobs.push(await pools.caches.acquire(use));
       }
       return new Image({ mountpoint, mountedTime, request, config, source, blobs, backend, pools, log });
