@@ -24,5 +24,12 @@ export type { BlobBytes, ImageSource, ImageTarget, WriteOptions } from "./images
 export { LayoutImage } from "./images/layout-image.ts";
 export { type OpenImageOptions, openImageSource, openImageTarget } from "./images/open.ts";
 export { RegistryImage, type RegistryImageOptions } from "./images/registry-image.ts";
+export {
+  type NydusdProxy,
+  type NydusdRegistry,
+  type NydusdRegistryPlace,
+  nydusdCredentials,
+  nydusdRegistryOptions,
+} from "./nydusd-registry.ts";
 export type { PushBlobOptions, PushSource } from "./push/push-blob.ts";
 export { parseReference, type Reference, serverOf } from "./reference.ts";

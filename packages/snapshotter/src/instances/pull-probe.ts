@@ -1,6 +1,5 @@
 import { lstatSync } from "node:fs";
-import { parseMirrors } from "@nydus-ts/mirror-config";
-import { credentialOfAuth, type ProxyOptions, RegistryError, registryBackend, staticCredentials } from "@nydus-ts/registry-client";
+import { nydusdRegistryOptions, RegistryError, registryBackend } from "@nydus-ts/registry-client";
 import { z } from "zod";
 import { messageOf, SnapshotterError } from "../errors.ts";
 import { imageRefOf, LABELS, type Labels } from "../layers/labels.ts";
@@ -114,45 +113,17 @@ export type ProbeOutcome = "fetched" | "unknown" | "not asked";
  * @param text  the daemon's configuration of an instance, as it is given to the daemon
  * @throws RegistryError with host and cause: no host has it, or none can be reached
  */
-export async function probeBlob(text: string, blobId: string, options: { deadlineMs: number }): Promise<ProbeOutcome> {
+export async function probeBlob(text: string, blobId: string, { deadlineMs }: { deadlineMs: number }): Promise<ProbeOutcome> {
   const parsed = backendSchema.safeParse(JSON.parse(text));
   const config = parsed.data?.device.backend.config;
   if (config === undefined || parsed.data?.device.backend.type !== "registry") return "not asked";
-  const credential =
-    config.auth !== undefined
-      ? credentialOfAuth(config.auth)
-      : config.registry_token === undefined
-        ? undefined
-        : ({ kind: "bearer", token: config.registry_token } as const);
-  await using registry = await registryBackend({
-    host: config.host,
-    repository: config.repo,
-    ...(config.scheme === undefined ? {} : { scheme: config.scheme }),
-    credentials: staticCredentials(credential, { source: "the daemon's configuration" }),
-    mirrors: parseMirrors(config.mirrors, { file: "the daemon's configuration", key: "device.backend.config.mirrors" }),
-    hostsDirs: config.hosts_dirs ?? [],
-    ...(config.proxy === undefined || config.proxy.url === "" ? {} : { proxy: proxyOf(config.proxy) }),
-    caFiles: config.ca_cert_files ?? [],
-    skipVerify: config.skip_verify ?? false,
-    timeoutMs: (config.timeout ?? 0) * 1000,
-    connectTimeoutMs: (config.connect_timeout ?? 0) * 1000,
-    blobUrlScheme: config.blob_url_scheme ?? "",
-    blobRedirectedHost: config.blob_redirected_host ?? "",
-  });
+  const options = nydusdRegistryOptions(config, { file: "the daemon's configuration", key: "device.backend.config" });
+  await using registry = await registryBackend(options);
   try {
-    await registry.read(blobId, { offset: 0, length: 1 }, { deadlineMs: options.deadlineMs, priority: "demand" });
+    await registry.read(blobId, { offset: 0, length: 1 }, { deadlineMs, priority: "demand" });
     return "fetched";
   } catch (error) {
     if (error instanceof RegistryError && error.code === "REGISTRY_DEADLINE") return "unknown";
     throw error;
   }
 }
-
-/** One request is made: there is no time for the proxy's health to be asked again. */
-const proxyOf = (proxy: { url: string; fallback: boolean; use_http: boolean }): ProxyOptions => ({
-  url: proxy.url,
-  fallback: proxy.fallback,
-  useHttp: proxy.use_http,
-  checkIntervalMs: 60_000,
-  checkPauseElapsedMs: 60_000,
-});
