@@ -73,6 +73,9 @@ export const metricsDeadlineMs = 2_000;
 /** Content read from containerd: manifests and configs. */
 export const manifestBytesMax = 8 * 1024 * 1024;
 
+/** Manifests remembered, each some KiB: more images than a node has. Beyond it the one not used for longest is read again. */
+export const lookedUpMax = 512;
+
 /** Directory entries looked at between two turns of the event loop while usage is measured. */
 export const usageEntriesPerTurn = 256;
 

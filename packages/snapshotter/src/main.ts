@@ -6,7 +6,7 @@ import { parseCommandLine } from "./cli.ts";
 import { Layout } from "./config/layout.ts";
 import { type LoadedConfig, loadConfig } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
-import { findImage, findLayer } from "./containerd/image-lookup.ts";
+import { findImage, findLayer, Manifests } from "./containerd/image-lookup.ts";
 import { messageOf, SnapshotterError } from "./errors.ts";
 import { RafsInstances } from "./instances/rafs-instances.ts";
 import { RegistryConfig } from "./instances/registry-config.ts";
@@ -81,6 +81,7 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
     optional: !start.explicitTemplate && config.daemon.nydusd_config === "/etc/nydus/nydusd-config.json",
   });
   const metrics = new Metrics();
+  const manifests = new Manifests();
   const rafs = new RafsInstances({
     store: instances,
     layout,
@@ -90,7 +91,7 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
       mirrorsDir: config.remote.mirrors_config.dir,
       containerdConfigPath: config.remote.mirrors_config.containerd_config_path,
       credentials: [dockerConfigCredentials(dockerConfigOf(io.env))],
-      findImage: (bootstrap) => findImage(config.containerd.address, bootstrap, log),
+      findImage: (bootstrap) => findImage(config.containerd.address, bootstrap, log, manifests),
       log,
     }),
     settings: {
@@ -112,7 +113,7 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
     layout,
     instances: rafs,
     cleaner: garbage,
-    findLayer: (key) => findLayer(config.containerd.address, key, log),
+    findLayer: (key) => findLayer(config.containerd.address, key, log, manifests),
     log,
     syncRemove: config.snapshot.sync_remove,
     volatile: config.snapshot.enable_overlayfs_volatile,

@@ -3,7 +3,9 @@ import { join } from "node:path";
 import * as grpc from "@grpc/grpc-js";
 import protobuf from "protobufjs";
 import { expect, test } from "vitest";
-import { chainIdOf, findImage, findLayer } from "../src/containerd/image-lookup.ts";
+import { chainIdOf, findImage, findLayer, Manifests } from "../src/containerd/image-lookup.ts";
+import { LookedUp } from "../src/containerd/looked-up.ts";
+import { lookedUpMax } from "../src/limits.ts";
 import { silentLog } from "../src/log.ts";
 import type { Snapshot } from "../src/store/snapshots.ts";
 import { temporaryRoot } from "./support/world.ts";
@@ -24,7 +26,13 @@ const encode = (type: string) => (value: object) =>
       .finish(),
   );
 
-async function containerd(socket: string, images: Record<string, string>, content: Record<string, string>): Promise<grpc.Server> {
+async function containerd(
+  socket: string,
+  images: Record<string, string>,
+  content: Record<string, string>,
+  /** Told the digest of every read. */
+  onRead: (digest: string) => void = () => undefined,
+): Promise<grpc.Server> {
   const server = new grpc.Server();
   const raw = (bytes: Buffer) => bytes;
   server.addService(
@@ -62,6 +70,7 @@ async function containerd(socket: string, images: Record<string, string>, conten
     } as never,
     {
       Read: (call: grpc.ServerWritableStream<{ digest: string }, object>) => {
+        onRead(call.request.digest);
         const text = content[call.request.digest];
         if (text === undefined) {
           call.emit("error", Object.assign(new Error("absent"), { code: grpc.status.NOT_FOUND, details: "absent" }));
@@ -143,4 +152,64 @@ test("an image is found by the chain id of its top layer, a layer by its own, in
   expect(
     await findImage(join(directory.path, "absent.sock"), { key: `test/5/${chain}`, labels: {} } as Snapshot, silentLog),
   ).toBeUndefined();
+});
+
+// A client without labels (ctr of containerd 1.6) makes every Prepare look through all images of its namespace.
+test("calls that follow each other read every manifest once, and what was not there yet again", async () => {
+  await using directory = temporaryRoot();
+  const socket = join(directory.path, "c.sock");
+  const diffIds = [sha("one"), sha("two"), sha("boot")];
+  const chains = diffIds.map((_, index) => diffIds.slice(0, index + 1).reduce((below, diffId) => sha(`${below} ${diffId}`)));
+  const content: Record<string, string> = {
+    config: JSON.stringify({ rootfs: { diff_ids: diffIds } }),
+    manifest: JSON.stringify({
+      config: { digest: "config", size: 1 },
+      layers: [{ digest: "one" }, { digest: "two" }, { digest: "boot", annotations }],
+    }),
+    index: JSON.stringify({ manifests: [{ digest: "manifest", size: 1 }] }),
+  };
+  const images: Record<string, string> = { "h/coming:1": "coming" };
+  for (let other = 0; other < 20; other++) {
+    content[`plain-${other}`] = JSON.stringify({ config: { digest: "config", size: 1 }, layers: [{}] });
+    images[`h/plain-${other}:1`] = `plain-${other}`;
+  }
+  images["h/right:1"] = "index";
+  const reads = new Map<string, number>();
+  const server = await containerd(socket, images, content, (digest) => reads.set(digest, (reads.get(digest) ?? 0) + 1));
+  try {
+    const manifests = new Manifests();
+    const layer = (index: number) => findLayer(socket, `test/5/extract-12-ab_- ${chains[index]}`, silentLog, manifests);
+    const found = [...(await Promise.all([layer(0), layer(0)])), await layer(1), await layer(2)];
+    expect(found.map((one) => one?.digest)).toEqual(["one", "one", "two", "boot"]);
+    expect(await findImage(socket, { key: `test/6/${chains[2]}`, labels: {} } as Snapshot, silentLog, manifests)).toBe("h/right:1");
+    const { coming, ...rest } = Object.fromEntries(reads);
+    expect(coming).toBeGreaterThan(1);
+    expect(rest).toEqual(Object.fromEntries([...Object.keys(content)].map((digest) => [digest, 1])));
+    // It came.
+    content["coming"] = JSON.stringify({ config: { digest: "config-2", size: 1 }, layers: [{ digest: "late", annotations }] });
+    content["config-2"] = JSON.stringify({ rootfs: { diff_ids: [sha("late")] } });
+    expect(await findLayer(socket, `test/5/extract-1 ${sha("late")}`, silentLog, manifests)).toMatchObject({ image: "h/coming:1" });
+    // Another namespace's content is its own.
+    expect(await findLayer(socket, `elsewhere/5/extract-1 ${chains[0]}`, silentLog, manifests)).toBeUndefined();
+  } finally {
+    server.forceShutdown();
+  }
+});
+
+test("what was looked up is remembered up to a bound, the one not used for longest goes first", async () => {
+  const lookedUp = new LookedUp<string>();
+  let loads = 0;
+  const get = (key: string) =>
+    lookedUp.get(key, async () => {
+      loads++;
+      return key;
+    });
+  for (let entry = 0; entry < lookedUpMax; entry++) await get(`e${entry}`);
+  await get("e0");
+  expect(loads).toBe(lookedUpMax);
+  await get("one more");
+  await get("e0");
+  expect(loads).toBe(lookedUpMax + 1);
+  await get("e1");
+  expect(loads).toBe(lookedUpMax + 2);
 });

@@ -6,6 +6,7 @@ import { containerdDeadlineMs, manifestBytesMax } from "../limits.ts";
 import type { Log } from "../log.ts";
 import { messageCodec } from "../service/proto.ts";
 import type { Snapshot } from "../store/snapshots.ts";
+import { LookedUp } from "./looked-up.ts";
 
 // The part of containerd's images and content services that is needed to find an image by its layers. Source: containerd's public API.
 const PROTO = `
@@ -42,11 +43,11 @@ export interface FoundLayer {
  * The name of an image in containerd whose topmost layer is this bootstrap snapshot; undefined when containerd is not there or has none.
  * Clients other than CRI put no image reference on layers, so this is how their images are recognised: by the chain id.
  */
-export async function findImage(address: string, bootstrap: Snapshot, log: Log): Promise<string | undefined> {
+export async function findImage(address: string, bootstrap: Snapshot, log: Log, manifests = new Manifests()): Promise<string | undefined> {
   const key = containerdKey(bootstrap.key);
   const chainId = bootstrap.labels[LABELS.target] ?? key?.name;
   if (key === undefined || chainId === undefined) return undefined;
-  const found = await search(address, key.namespace, log, (layers) => {
+  const found = await search({ address, namespace: key.namespace, manifests, log }, (layers) => {
     const top = layers.at(-1);
     return top?.chainId === chainId && LABELS.nydusBootstrap in top.annotations ? top : undefined;
   });
@@ -58,32 +59,52 @@ export async function findImage(address: string, bootstrap: Snapshot, log: Log):
  * one (`ctr images pull` of containerd 1.6, `Image.Unpack`) say nothing about a layer but its chain id, in the key `extract-… CHAINID`.
  * Source: spec/containerd.md 3.4
  */
-export async function findLayer(address: string, snapshotKey: string, log: Log): Promise<FoundLayer | undefined> {
+export async function findLayer(
+  address: string,
+  snapshotKey: string,
+  log: Log,
+  manifests = new Manifests(),
+): Promise<FoundLayer | undefined> {
   const key = containerdKey(snapshotKey);
   const chainId = /^extract-\S+ (sha256:[0-9a-f]{64})$/.exec(key?.name ?? "")?.[1];
   if (key === undefined || chainId === undefined) return undefined;
-  return search(address, key.namespace, log, (layers) => layers.find((layer) => layer.chainId === chainId));
+  return search({ address, namespace: key.namespace, manifests, log }, (layers) => layers.find((layer) => layer.chainId === chainId));
 }
 
 type Layers = readonly { readonly chainId: string; readonly digest: string; readonly annotations: Readonly<Record<string, string>> }[];
 
+type Pick = (layers: Layers) => Layers[number] | undefined;
+
+/** What a manifest leads to: those of an index, or the layers of a nydus image; neither for any other image. */
+interface Contents {
+  readonly manifests?: readonly Descriptor[];
+  readonly layers?: Layers;
+}
+
+/** Manifests that were read, by namespace and digest: pass the same one to calls that follow each other. */
+export class Manifests extends LookedUp<Contents> {}
+
+interface Where {
+  readonly address: string;
+  readonly namespace: string;
+  readonly manifests: Manifests;
+  readonly log: Log;
+}
+
 /** Looks at the layers of every image of a namespace until `pick` takes one. Without containerd, nothing is found. */
-async function search(
-  address: string,
-  namespace: string,
-  log: Log,
-  pick: (layers: Layers) => Layers[number] | undefined,
-): Promise<FoundLayer | undefined> {
+async function search({ address, namespace, manifests, log }: Where, pick: Pick): Promise<FoundLayer | undefined> {
   if (address === "") return undefined;
   const client = new grpc.Client(`unix:${address}`, grpc.credentials.createInsecure(), {
     "grpc.default_authority": "localhost",
     "grpc.max_receive_message_length": -1,
   });
   const calls = new Calls(client, namespace);
+  const contentsOf = (target: Descriptor): Promise<Contents> =>
+    manifests.get(`${namespace} ${target.digest}`, () => readContents(calls, target));
   try {
     for (const image of await calls.images()) {
       try {
-        const found = await searchImage(calls, image.target, pick);
+        const found = await searchImage(contentsOf, image.target, pick);
         if (found !== undefined) return { image: image.name, digest: found.digest, annotations: found.annotations };
       } catch (error) {
         // An image of which not everything is there; another may match.
@@ -99,32 +120,35 @@ async function search(
 }
 
 async function searchImage(
-  calls: Calls,
+  contentsOf: (target: Descriptor) => Promise<Contents>,
   target: Descriptor,
-  pick: (layers: Layers) => Layers[number] | undefined,
+  pick: Pick,
 ): Promise<Layers[number] | undefined> {
-  const manifest = await calls.json<Manifest>(target);
-  if (manifest.manifests !== undefined) {
-    for (const entry of manifest.manifests) {
-      // Manifests of other platforms are not in the content store.
-      const found = await searchImage(calls, entry, pick).catch(() => undefined);
-      if (found !== undefined) return found;
-    }
-    return undefined;
+  const { manifests = [], layers } = await contentsOf(target);
+  if (layers !== undefined) return pick(layers);
+  for (const entry of manifests) {
+    // Manifests of other platforms are not in the content store.
+    const found = await searchImage(contentsOf, entry, pick).catch(() => undefined);
+    if (found !== undefined) return found;
   }
-  const { config, layers = [] } = manifest;
+  return undefined;
+}
+
+async function readContents(calls: Calls, target: Descriptor): Promise<Contents> {
+  const { manifests, config, layers = [] } = await calls.json<Manifest>(target);
+  if (manifests !== undefined) return { manifests };
   // Only nydus images are looked for; the configs of others need not be read.
-  if (config === undefined || !layers.some(({ annotations = {} }) => LABELS.nydusBootstrap in annotations)) return undefined;
+  if (config === undefined || !layers.some(({ annotations = {} }) => LABELS.nydusBootstrap in annotations)) return {};
   const diffIds = (await calls.json<{ rootfs?: { diff_ids?: readonly string[] } }>(config)).rootfs?.diff_ids ?? [];
-  if (diffIds.length !== layers.length) return undefined;
+  if (diffIds.length !== layers.length) return {};
   let chainId: string | undefined;
-  return pick(
-    layers.map(({ digest, annotations = {} }, index) => {
+  return {
+    layers: layers.map(({ digest, annotations = {} }, index) => {
       const diffId = diffIds[index] as string;
       chainId = chainId === undefined ? diffId : chainIdOf(chainId, diffId);
       return { chainId, digest, annotations };
     }),
-  );
+  };
 }
 
 /** OCI chain id of a layer: the digest that names it with all below it. That of the lowest layer is its diff id. */
