@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { mountsUnder, ownBinaries, type Program, processesOf, run, until, Workspace } from "@nydus-ts/testkit";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -11,6 +12,7 @@ const stopGoalMs = 2_000;
 /** … but what hangs is found: whoever is not gone by then waits for something that does not come. */
 const hangMs = 15_000;
 const readersPerStop = 6;
+const fileBytes = 3_000_000;
 
 /** Reads past the page cache until the mount fails or goes, and lists the tree in between. */
 const reader = `while dd if="$1/data/$2" of=/dev/null bs=64k iflag=direct 2>/dev/null && find "$1" -ls >/dev/null 2>&1; do :; done`;
@@ -23,7 +25,7 @@ describe(`nydusd ended by SIGTERM while ${readersPerStop} programs read`, () => 
     workspace = new Workspace("nydus-stop");
     const source = workspace.path("source");
     mkdirSync(join(source, "data"), { recursive: true });
-    for (let i = 0; i < readersPerStop; i++) writeFileSync(join(source, `data/${i}`), randomBytes(3_000_000));
+    for (let i = 0; i < readersPerStop; i++) writeFileSync(join(source, `data/${i}`), randomBytes(fileBytes));
     for (let i = 0; i < 300; i++) writeFileSync(join(source, `small-${i}`), `file ${i}`);
     mkdirSync(workspace.path("blobs"));
     const args = [
@@ -49,6 +51,7 @@ describe(`nydusd ended by SIGTERM while ${readersPerStop} programs read`, () => 
   test(`${stops} times: process, connection, mount and readers are gone, and nobody hangs`, {
     timeout: 3_600_000,
   }, async () => {
+    const controlMs: number[] = [];
     const connectionMs: number[] = [];
     const processMs: number[] = [];
     for (let round = 0; round < stops; round++) {
@@ -93,7 +96,10 @@ describe(`nydusd ended by SIGTERM while ${readersPerStop} programs read`, () => 
         throw new Error(`round ${round}, ${hangMs} ms after the end of nydusd: ${left().join("; ")}`);
       });
       rmSync(daemon.cache, { recursive: true });
+      controlMs.push(await stopOfOverlay(workspace));
     }
+    // What a stop would take that waited for its data, without anything of ours: where this is long, the disk is busy.
+    console.log(`the same bytes written to a plain overlayfs, synced and unmounted: ${summary(controlMs)}`);
     console.log(`${stops} stops under load: connection gone ${summary(connectionMs)}; process gone ${summary(processMs)}`);
   });
 });
@@ -126,13 +132,31 @@ async function startDaemon(workspace: Workspace, round: number): Promise<{ progr
   return { program, mountpoint, cache };
 }
 
+/** Milliseconds that plain overlayfs takes to sync as much as the readers brought into the cache, and to be unmounted. */
+async function stopOfOverlay(workspace: Workspace): Promise<number> {
+  const directory = workspace.path("overlay");
+  const [upper, work, merged] = ["upper", "work", "merged"].map((name) => join(directory, name)) as [string, string, string];
+  for (const folder of [upper, work, merged]) mkdirSync(folder, { recursive: true });
+  const layers = `lowerdir=${workspace.path("source")},upperdir=${upper},workdir=${work}`;
+  await run("mount", ["-t", "overlay", "none", merged, "-o", layers]);
+  const file = await open(join(merged, "written"), "w");
+  await file.writeFile(randomBytes(readersPerStop * fileBytes));
+  const begin = performance.now();
+  await file.datasync();
+  await file.close();
+  await run("umount", [merged]);
+  const endMs = performance.now() - begin;
+  rmSync(directory, { recursive: true });
+  return endMs;
+}
+
 function summary(values: readonly number[]): string {
   const sorted = values.toSorted((a, b) => a - b).map(Math.round);
   const late = sorted.filter((ms) => ms > stopGoalMs).length;
   return `after ${sorted[sorted.length >> 1]} ms (median), ${sorted.at(-1)} ms (longest), ${late} beyond ${stopGoalMs} ms`;
 }
 
-/** State and kernel function of every thread: what a process that does not end waits for. A sync of the cache can not be cut short, even by SIGKILL. */
+/** State and kernel function of every thread: what a process that does not end waits for. Where it is a sync of the cache under way, that can not be cut short, even by SIGKILL. */
 function threadsOf(pid: number): string {
   const threads = readdirSync(`/proc/${pid}/task`).map((tid) => {
     const read = (name: string): string => {

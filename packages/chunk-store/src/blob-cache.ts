@@ -219,19 +219,32 @@ export class BlobCache implements AsyncDisposable {
 
   /** Ends fetches, makes durable what was written, closes the files; they stay on disk. */
   [Symbol.asyncDispose](): Promise<void> {
-    this.#closed ??= this.#close();
+    return this.close({ processEnds: false });
+  }
+
+  /**
+   * As `asyncDispose`. With `processEnds` nobody waits for the disk, where digests prove what it keeps when it is read next: what was written
+   * is the kernel's, and a sync under way keeps its descriptor.
+   */
+  close(options: { readonly processEnds: boolean }): Promise<void> {
+    this.#closed ??= this.#close(options.processEnds && this.#options.validate !== false);
     return this.#closed;
   }
 
-  async #close(): Promise<void> {
+  async #close(hurried: boolean): Promise<void> {
     const reason = new ChunkStoreError("CHUNK_CLOSED", `blob ${this.blob.id}: its cache was closed`);
     this.#closing.abort(reason);
     this.#table?.current?.fetcher.close(reason);
     const limits = { deadlineAt: performance.now() + closeDeadlineMs };
+    const isProvable = (chunk: number): boolean => this.#options.digestOf?.(chunk) !== undefined;
     // The sync waits for the fetches: what they wrote before the end began is to be durable as well.
-    const quiet = Promise.allSettled([...this.#work.all(), ...(this.#table?.loads() ?? [])]).then(() => this.#sync?.flush());
+    const quiet = Promise.allSettled([...this.#work.all(), ...(this.#table?.loads() ?? [])]).then(() =>
+      hurried ? this.#sync?.handOver(isProvable) : this.#sync?.flush(),
+    );
     // A number that is given back may name a stranger's file the next moment: whoever still writes keeps it, however long that takes.
-    const closed = quiet.then(() => this.#closeFiles());
+    const closed = quiet.then(() => {
+      if (this.#sync?.isSyncing !== true) this.#closeFiles();
+    });
     await waitFor(closed, limits, "fetches and the last sync to end").catch((error: unknown) => {
       if (!(error instanceof ChunkStoreError && error.code === "CHUNK_DEADLINE")) throw error;
       this.#options.onWarning?.(

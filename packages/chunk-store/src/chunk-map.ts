@@ -89,6 +89,12 @@ export class ChunkMap {
 
   /** Writes the bits of `chunks`, whose data is synced, to the file and syncs it. */
   async persist(chunks: readonly number[]): Promise<void> {
+    await this.write(chunks);
+    await syncData(this.#fd);
+  }
+
+  /** Hands the bits of `chunks` to the kernel, which writes them when it likes. */
+  async write(chunks: readonly number[]): Promise<void> {
     const pages = Map.groupBy(chunks, (chunk) => Math.floor((chunk >> 3) / pageBytes));
     for (const [page, members] of pages) {
       const position = chunkMapHeaderBytes + page * pageBytes;
@@ -101,7 +107,6 @@ export class ChunkMap {
       }
       await writeAt(this.#fd, bytes, position);
     }
-    await syncData(this.#fd);
   }
 
   close(): void {

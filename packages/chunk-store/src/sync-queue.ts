@@ -4,13 +4,15 @@ import { syncBytesMax, syncDelayMs } from "./limits.ts";
 
 /**
  * Makes written chunks outlive a crash: data is synced, then the bits are persisted, many chunks at a time.
- * Invariant: a chunk's bit goes to the file only after a sync that began after its write.
+ * Invariant: a chunk's bit goes to the file only after a sync that began after its write, but for `handOver`.
  */
 export class SyncQueue {
   readonly #fd: number;
   readonly #map: ChunkMap;
   readonly #onFailure: (error: Error, chunks: readonly number[]) => void;
   #written: number[] = [];
+  /** What the sync under way is for. */
+  #syncing: readonly number[] = [];
   #bytes = 0;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
@@ -38,10 +40,29 @@ export class SyncQueue {
     await this.#running;
   }
 
+  /**
+   * For a process that ends and does not wait for the disk, which under load takes seconds: the bits go to the kernel, as the data have gone,
+   * without a sync. Only a crash of the machine can make them lies.
+   *
+   * @param isProvable  the chunk will be verified again before it is read, so a lie would be found; others are given up
+   */
+  async handOver(isProvable: (chunk: number) => boolean): Promise<void> {
+    clearTimeout(this.#timer);
+    const chunks = [...this.#syncing, ...this.#written].filter((chunk) => this.#map.isReady(chunk) && isProvable(chunk));
+    this.#written = [];
+    await this.#map.write(chunks).catch((error: unknown) => this.#onFailure(error as Error, []));
+  }
+
+  /** Whether a sync is under way: it can not be cut short, and its descriptor must stay open. */
+  get isSyncing(): boolean {
+    return this.#running !== undefined;
+  }
+
   async #run(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const chunks = this.#written;
+    this.#syncing = chunks;
     this.#written = [];
     this.#bytes = 0;
     try {
@@ -50,6 +71,7 @@ export class SyncQueue {
       // The kernel may have dropped the pages it could not write (and says so once): what was written is no longer certain.
       for (const chunk of chunks) this.#map.clear(chunk);
       this.#onFailure(error as Error, chunks);
+      this.#syncing = [];
       this.#running = undefined;
       return;
     }
@@ -59,6 +81,7 @@ export class SyncQueue {
       // The data is there; only a restart will fetch it again.
       this.#onFailure(error as Error, []);
     }
+    this.#syncing = [];
     this.#running = undefined;
   }
 }

@@ -55,7 +55,7 @@ export {
   umount2,
 } from "./mount.ts";
 export { findMount, type MountInfoEntry, mountInfo, parseMountInfo } from "./mount-info.ts";
-export { becomeSubreaper, pidfdExited, pidfdOpen, pidfdSignal, reapPidfd, rlimitNofile, setRlimitNofile } from "./process.ts";
+export { becomeSubreaper, exitNow, pidfdExited, pidfdOpen, pidfdSignal, reapPidfd, rlimitNofile, setRlimitNofile } from "./process.ts";
 export { type WaitOptions, waitReady } from "./readiness.ts";
 export { fdsPerMessageMax, type ReceiveOptions, recvWithFds, sendWithFds, type UnixListener, unixConnect, unixListen } from "./sockets.ts";
 export { lgetxattr, llistxattr, lremovexattr, lsetxattr, xattrBytesMax } from "./xattr.ts";

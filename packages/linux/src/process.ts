@@ -14,6 +14,17 @@ const WNOHANG = 1;
 const WEXITED = 4;
 const PR_SET_CHILD_SUBREAPER = 36;
 
+const rawExit = libc.func("void _exit(int status)");
+
+/**
+ * Ends the process at once, as _exit(2): no handlers of `exit`, and nobody waits for threads of the pool or for the files behind stdout and
+ * stderr, which koffi syncs at an ordinary exit. What was printed asynchronously, and a compile cache that was not flushed, is lost.
+ */
+export function exitNow(status: number): never {
+  rawExit(status);
+  throw new TypeError("_exit(2) does not return");
+}
+
 /** A descriptor of a process that stays with that process even when the number is used again; close-on-exec. @throws ErrnoError ESRCH (gone) */
 export function pidfdOpen(pid: number): number {
   const fd = Number(rawSyscall(SYS_pidfd_open, pid, 0, 0, 0));

@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 import { writeSync } from "node:fs";
+import { flushCompileCache } from "node:module";
 import { extname } from "node:path";
+import { exitNow } from "@nydus-ts/linux";
 import { config } from "zod";
 import { main } from "./main.ts";
 
@@ -20,4 +22,7 @@ const write = (fd: number) => (text: string) => {
 // The worker threads' file lies beside this one, as source or as bundle.
 const workerUrl = new URL(`./fuse-worker${extname(import.meta.url)}`, import.meta.url);
 const io = { env: process.env, workerUrl, writeOut: write(1), writeErr: write(2), terminate: terminate.signal };
-process.exit(await main(process.argv.slice(2), io));
+const exitCode = await main(process.argv.slice(2), io);
+flushCompileCache();
+// Not `process.exit`: that waits for syncs of the cache and of the log, for seconds where the disk is busy.
+exitNow(exitCode);

@@ -59,6 +59,8 @@ export class Daemon {
   #inheritance: Inheritance | undefined;
   #ending: Promise<void> | undefined;
   #finished = false;
+  /** Supervisor and daemon have had the device at the same time. */
+  #shared = false;
 
   constructor(options: DaemonOptions) {
     this.#options = options;
@@ -257,6 +259,7 @@ export class Daemon {
       ...(image.auth === undefined ? {} : { registryAuth: image.auth }),
     }));
     await saveToSupervisor(supervisor, encodeState({ mounts, engine: state }), device);
+    this.#shared = true;
   }
 
   /** INIT → READY: fetches what the predecessor left and opens its images; `start` then serves them. */
@@ -272,12 +275,18 @@ export class Daemon {
         const saved = decodeState(state);
         for (const mount of saved.mounts) await this.#restore(engine, mount);
         this.#inheritance = { device, saved };
+        this.#shared = true;
       } catch (error) {
         closeSync(device);
         await this.#closeImages();
         throw error;
       }
     });
+  }
+
+  /** Whether it serves, and a supervisor was given the device: it may hold it still. */
+  get mayBeFollowed(): boolean {
+    return this.#shared && this.#machine.reported === "RUNNING";
   }
 
   /** Whether `exit` or `stop` was called: then the end of the session is no surprise. */
@@ -298,6 +307,7 @@ export class Daemon {
   }
 
   async #end(unmount: boolean): Promise<void> {
+    this.#caches.hurry();
     const { reported } = this.#machine;
     if (reported === "RUNNING") await this.#machine.handle("stop", () => this.#stopEngine(unmount));
     await this.#machine.handle(unmount || reported === "INIT" ? "stop" : "exit", () => this.#stopEngine(unmount));

@@ -51,9 +51,15 @@ interface Shared {
 export class CachePool {
   readonly #shared = new Map<string, Shared>();
   readonly #log: Log;
+  #processEnds = false;
 
   constructor(log: Log) {
     this.#log = log;
+  }
+
+  /** From now on no cache that is closed waits for its disk. */
+  hurry(): void {
+    this.#processEnds = true;
   }
 
   /** @throws NydusdError MOUNT_BACKEND (cache directory, or the blob is already in use with another description), UNSUPPORTED */
@@ -124,7 +130,7 @@ export class CachePool {
     this.#shared.delete(key);
     try {
       const cache = await shared.opening.catch(() => undefined);
-      await cache?.[Symbol.asyncDispose]();
+      await cache?.close({ processEnds: this.#processEnds });
     } catch (error) {
       this.#log.warn(`cache ${key}: not closed cleanly: ${describeError(error)}`);
     }
