@@ -18,6 +18,7 @@ import { CompressPool } from "./compress-pool.ts";
 import type { BlobKey } from "./encryption.ts";
 import { BuilderError } from "./errors.ts";
 import { checkBlobCount } from "./merge.ts";
+import { type ExternalFiles, type ExternalTree, takeExternal } from "./external.ts";
 import { cloneTree, overlay } from "./overlay.ts";
 import { matchPrefetch, type PrefetchPolicy } from "./prefetch.ts";
 import { ByteStream } from "./sources/byte-stream.ts";
@@ -33,7 +34,14 @@ import { PlainTarReader } from "./zran/plain-tar.ts";
 import { RefBlobWriter } from "./zran/ref-writer.ts";
 
 export type CreateSource =
-  | { kind: "directory"; path: string; readXattrs: XattrReader; whiteouts: WhiteoutSpec }
+  | {
+      kind: "directory";
+      path: string;
+      readXattrs: XattrReader;
+      whiteouts: WhiteoutSpec;
+      /** files whose data lie elsewhere: they are left out, and make a tree of their own */
+      external?: ExternalFiles;
+    }
   /**
    * pieces need to be valid only until the next is asked for; whiteouts act on a parent, in OCI's form if nothing is said. `file`: where the
    * stream comes from; a plain tar in a regular file is then read by all threads, and the stream is not
@@ -90,6 +98,7 @@ export interface CreateResult {
   /** chunk info and header of the blob, plain, as the cache file `<id>.blob.meta` holds them */
   metaFile: Buffer | undefined;
   hasXattr: boolean;
+  external: ExternalTree | undefined;
   statistics: { entryCount: number; uncompressedBytes: number; deduplicatedBytes: number; deduplicatedChunks: number };
 }
 
@@ -215,6 +224,7 @@ interface ReadSource {
   entryCount: number;
   /** chunks that the start of the blob holds for files on the prefetch list */
   listed?: ReadonlySet<StoredChunk>;
+  external?: ExternalTree | undefined;
 }
 
 /** What follows the data: its description, the bootstrap, and the names under which both appear. */
@@ -222,7 +232,7 @@ async function finish(
   options: CreateOptions,
   writer: BuiltBlob,
   blobs: BlobEntry[],
-  { root, entryCount, order, listed }: ReadSource,
+  { root, entryCount, order, listed, external }: ReadSource,
   algorithms: { compressor: number; digester: number; isTarfs?: boolean },
 ): Promise<CreateResult> {
   await writer.finishData();
@@ -269,6 +279,7 @@ async function finish(
     bootstrapPath,
     metaFile: writer.metaFile,
     hasXattr,
+    external,
     statistics: {
       entryCount,
       uncompressedBytes: writer.uncompressedBytes,
@@ -294,16 +305,21 @@ async function readSource(options: CreateOptions, writer: BlobWriter): Promise<R
     dropWhiteouts: options.parent ? ("none" as const) : source.whiteouts,
   };
   const files = new FileStore(writer);
+  const top = Buffer.from(source.path.replace(/\/+$/, "")).toString("latin1").length;
+  const isExternal = (path: string) => source.external?.has(path.slice(top)) ?? false;
+  const split = (root: TreeNode) => source.external && takeExternal(root, source.external, options.chunkSize, options.digester);
   if (!options.parent && options.prefetch.policy === "none") {
     // Data is stored in the order of numbering, which is that of the scan: both go on together.
-    const { root, entryCount } = await scanDirectory(scan, (node, path) => files.store(node, path));
+    const { root, entryCount } = await scanDirectory(scan, (node, path) => (isExternal(path) ? undefined : files.store(node, path)));
     await writer.settle();
-    return { root, entryCount, order: numberTree(root) };
+    const external = split(root);
+    return { root, entryCount, order: numberTree(root), external };
   }
   const paths = new Map<TreeNode, string>();
   const tree = await scanDirectory(scan, (node, path) => {
-    paths.set(node, path);
+    if (!isExternal(path)) paths.set(node, path);
   });
+  const external = split(tree.root);
   const root = onParent(options, tree.root);
   const order = numberTree(root);
   const first = options.prefetch.policy === "none" ? new Set<TreeNode>() : matchPrefetch(root, order, options.prefetch.patterns).files;
@@ -313,7 +329,7 @@ async function readSource(options: CreateOptions, writer: BlobWriter): Promise<R
   }
   await writer.settle();
   const listed = options.prefetch.policy === "blob" ? new Set([...first].flatMap(({ chunks }) => chunks)) : new Set<StoredChunk>();
-  return { root, entryCount: tree.entryCount, order, listed };
+  return { root, entryCount: tree.entryCount, order, listed, external };
 }
 
 /** Stores files of a directory, those of several names once. */
@@ -338,14 +354,14 @@ class FileStore {
 
 /**
  * The second bootstrap that the original writes beside every one it builds from a directory: the tree of files kept in external blobs. Here
- * that is the root alone, or what the parent has.
+ * that is the root with those of `external`, on what the parent has.
  */
-export function writeExternalBootstrap(options: CreateOptions, { root, hasXattr }: CreateResult): Buffer {
-  const bare = new TreeNode("", root);
+export function writeExternalBootstrap(options: CreateOptions, { root, hasXattr, external }: CreateResult): Buffer {
+  const bare = external?.root ?? new TreeNode("", root);
   bare.xattrs = root.xattrs;
   const tree = onParent(options, bare);
   const order = numberTree(tree);
-  const blobs = options.parent?.blobs ?? [];
+  const blobs = [...(options.parent?.blobs ?? []), ...(external?.blobs ?? [])];
   return (options.version5 ? writeBootstrapV5 : writeBootstrap)({
     root: tree,
     nodeCount: order.length,

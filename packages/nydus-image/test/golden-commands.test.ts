@@ -106,6 +106,15 @@ describe.skipIf(!hasGolden)("recorded command lines", () => {
     expect(readJson(out)).toEqual(readJson(golden));
   });
 
+  test("ext-v6: both bootstraps, the files of blobs, the JSON", async () => {
+    const golden = goldenCase("ext-v6").directory;
+    const out = await repeat("ext-v6", ["create"]);
+    for (const file of ["bootstrap", "bootstrap.external", "ext.blob"])
+      expect([file, readFileSync(join(out, file)).equals(readFileSync(join(golden, file)))]).toEqual([file, true]);
+    expect(filesOf(join(out, "blobs"))).toEqual(filesOf(join(golden, "blobs")));
+    expect(readJson(out)).toEqual(readJson(golden));
+  });
+
   test("plain-v6-estargztoc, where the original aborts: every file reads back from the layer itself", async () => {
     const layer = temporary.join("sources/plain.estargz");
     const out = temporary.join("estargztoc");

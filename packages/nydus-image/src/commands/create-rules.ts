@@ -1,8 +1,17 @@
 /** What `create` accepts together, and where its output goes. Source: spec/nydus-image.md, sections 2.1 to 2.3 */
-import { stat } from "node:fs/promises";
-import { type Compressor, type CreateOptions, type Digester, type PrefetchPolicy, readPieces, type WhiteoutSpec } from "@nydus-ts/builder";
+import { readFile, stat } from "node:fs/promises";
+import {
+  type Compressor,
+  type CreateOptions,
+  type Digester,
+  type ExternalFiles,
+  type PrefetchPolicy,
+  readPieces,
+  type WhiteoutSpec,
+} from "@nydus-ts/builder";
+import { parseAttributes } from "../attributes.ts";
 import type { Context } from "../context.ts";
-import { NydusImageError, unsupported } from "../errors.ts";
+import { NydusImageError } from "../errors.ts";
 import { isDirectory, parseChunkSize, parseSize } from "../options.ts";
 import { readXattrs } from "../xattrs.ts";
 
@@ -81,7 +90,10 @@ export function parseBatchSize(flags: Pick<CreateFlags, "batchSize" | "fsVersion
 
 /** Rules of the kind of source. Returns the compressor that the image will have. Source: section 2.3 */
 export function checkType(context: Context, flags: CreateFlags, type: SourceType, isGiven: (option: string) => boolean): CreatedCompressor {
-  if (flags.attributes !== undefined) throw unsupported("--attributes", "build without external files");
+  if (flags.attributes !== undefined && type !== "directory" && type !== "dir-rafs")
+    refuse(`conversion type '${type}' conflicts with '--attributes': only files of a directory can lie in blobs of others`);
+  if (flags.attributes !== undefined && flags.blobInlineMeta)
+    refuse("--blob-inline-meta has no place for the second bootstrap that --attributes makes: give --bootstrap");
   if (!isReferenceType(type)) {
     if (flags.encrypt && flags.fsVersion === "5") refuse("'--encrypt' conflicts with '--fs-version 5', only V6 is supported");
     return flags.blobCacheDir === undefined ? flags.compressor : "none";
@@ -123,17 +135,25 @@ function parseBlobDataSize(text: string | undefined): number {
   return size;
 }
 
+async function readAttributes(path: string): Promise<ExternalFiles> {
+  const text = await readFile(path, "utf8").catch((cause: unknown) => {
+    throw new NydusImageError("IMAGE_ARGUMENT", `failed to open the attributes ${path}`, { cause });
+  });
+  return parseAttributes(text);
+}
+
 export async function openSource(
   path: string,
   type: SourceType,
-  { whiteoutSpec: whiteouts, blobDataSize }: CreateFlags,
+  { attributes, whiteoutSpec: whiteouts, blobDataSize }: CreateFlags,
 ): Promise<CreateOptions["source"]> {
   const found = await stat(path).catch((cause: unknown) => {
     throw new NydusImageError("IMAGE_SOURCE", `failed to access path ${JSON.stringify(path)}`, { cause });
   });
   if (type === "directory" || type === "dir-rafs") {
     if (!found.isDirectory()) throw new NydusImageError("IMAGE_SOURCE", `specified path must be a directory: ${JSON.stringify(path)}`);
-    return { kind: "directory", path, readXattrs, whiteouts };
+    const external = attributes === undefined ? {} : { external: await readAttributes(attributes) };
+    return { kind: "directory", path, readXattrs, whiteouts, ...external };
   }
   if (!found.isFile() && !found.isFIFO() && !found.isCharacterDevice()) {
     throw new NydusImageError("IMAGE_SOURCE", `specified path must be a regular/fifo/char_device file: ${JSON.stringify(path)}`);

@@ -37,7 +37,7 @@ export function addCreate(program: Command, context: Context): void {
     .addOption(new Option("-B, --bootstrap <path>", "file for the metadata").conflicts("blobInlineMeta"))
     .option("-D, --blob-dir <dir>", "directory for the blob, and for the bootstrap without --bootstrap")
     .option("-b, --blob <path>", "file for the data blob")
-    .option("--external-blob <path>", "file for external blobs")
+    .option("--external-blob <path>", "a file that stays empty: the data of external files are in blobs of others")
     .addOption(new Option("--blob-inline-meta", "put the metadata into the data blob").conflicts(["blobId", "bootstrap"]))
     .addOption(new Option("--inline-bootstrap").hideHelp())
     .addOption(new Option("--blob-id <id>", "id of the blob; default: its SHA-256").default("", "none"))
@@ -66,7 +66,7 @@ export function addCreate(program: Command, context: Context): void {
     .addOption(
       new Option("--blob-cache-dir <dir>", "directory for cache files instead of a blob").conflicts(["blobInlineMeta", "blob", "blobDir"]),
     )
-    .option("--attributes <path>", "attributes file")
+    .option("--attributes <path>", "which files have their data in blobs of others, and where; they go into a second bootstrap, *.external")
     .action(async (source: string, _options, command: Command) => {
       requireDestination(command);
       await create(
@@ -139,6 +139,8 @@ async function create(context: Context, source: string, flags: CreateFlags, isGi
   });
   const storedBytes = result.statistics.uncompressedBytes - result.statistics.deduplicatedBytes;
   const externalBootstrap = await writeExternal(options, result);
+  // The data are in blobs of others: the file that the original makes for them stays empty.
+  if (flags.externalBlob !== undefined) await writeFileWhole(flags.externalBlob, new Uint8Array(0));
   report(context, flags, options, result, externalBootstrap);
   await writeOutputJson(
     flags.outputJson,
@@ -146,7 +148,7 @@ async function create(context: Context, source: string, flags: CreateFlags, isGi
       bootstrap: result.bootstrapPath ?? "",
       blobs: blobIds(flags, result),
       externalBootstrap,
-      externalBlobs: externalBootstrap === "" ? [] : parentBlobIds(options),
+      externalBlobs: externalBootstrap === "" ? [] : externalBlobIds(options, result),
       consumedTime: { total_build: (performance.now() - started) / 1000 },
       events: {
         ...(storedBytes > 0 ? { blob_uncompressed_size: storedBytes } : {}),
@@ -195,8 +197,8 @@ function blobIds(flags: CreateFlags, result: CreateResult): string[] {
   return result.blobs.map(({ id }) => id);
 }
 
-function parentBlobIds(options: CreateOptions): string[] {
-  return (options.parent?.blobs ?? []).map(({ id }) => id);
+function externalBlobIds(options: CreateOptions, result: CreateResult): string[] {
+  return [...(options.parent?.blobs ?? []), ...(result.external?.blobs ?? [])].map(({ id }) => id);
 }
 
 function report(context: Context, flags: CreateFlags, options: CreateOptions, result: CreateResult, externalBootstrap: string): void {
@@ -208,7 +210,7 @@ function report(context: Context, flags: CreateFlags, options: CreateOptions, re
     `data blob size: 0x${size.toString(16)}`,
     `data blobs: ${list(blobIds(flags, result))}`,
   ];
-  const externalBlobs = parentBlobIds(options);
+  const externalBlobs = externalBlobIds(options, result);
   if (externalBootstrap !== "" && externalBlobs.length > 0) {
     lines.push(`external meta blob path: ${externalBootstrap}`, `external data blobs: ${list(externalBlobs)}`);
   }

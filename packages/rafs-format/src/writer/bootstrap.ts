@@ -134,7 +134,10 @@ interface ChunkTable {
   rows: Uint32Array;
 }
 
-/** One row for each (digest, blob), in that order; of several references the last one in walk order is kept. */
+/**
+ * One row for each (digest, blob), in that order; of several references the last one in walk order is kept. Chunks of external blobs have
+ * no digest: there the index tells them apart.
+ */
 function chunkTable(root: TreeNode, blobIndex: ReadonlyMap<BlobEntry, number>): ChunkTable {
   const chunks: StoredChunk[] = [];
   const fileOffsets: number[] = [];
@@ -152,7 +155,8 @@ function chunkTable(root: TreeNode, blobIndex: ReadonlyMap<BlobEntry, number>): 
   const byKey = (a: number, b: number): number =>
     heads[a] - heads[b] ||
     Buffer.compare(chunks[a].digest, chunks[b].digest) ||
-    blobIndex.get(chunks[a].blob)! - blobIndex.get(chunks[b].blob)!;
+    blobIndex.get(chunks[a].blob)! - blobIndex.get(chunks[b].blob)! ||
+    ((chunks[a].blob.features & blobFeatures.external) === 0 ? 0 : chunks[a].index - chunks[b].index);
   const order = Uint32Array.from(chunks, (_, i) => i).sort((a, b) => byKey(a, b) || a - b);
   return { chunks, fileOffsets, rows: order.filter((row, i) => i + 1 === order.length || byKey(row, order[i + 1]) !== 0) };
 }
