@@ -15,6 +15,7 @@ import { stopDeadlineMs } from "./limits.ts";
 import { createLog, type LogSink, type RootLog } from "./log/log.ts";
 import { RotatingFile } from "./log/rotating-file.ts";
 import { applyRlimitNofile } from "./rlimit.ts";
+import { isHeldElsewhere } from "./takeover/held-elsewhere.ts";
 import { hasCrashedPredecessor } from "./takeover/predecessor.ts";
 import { versionText } from "./version.ts";
 import { watchInflight } from "./watchdog.ts";
@@ -99,7 +100,8 @@ async function run(
       await server.listen();
     }
     if (engine !== undefined) resources.use(watchInflight(engine, log.part("fuse")));
-    return await untilEnd({ daemon, engine, ended, finished: finished.promise, log, io, supervised: options.supervisor !== undefined });
+    const supervised = options.supervisor !== undefined;
+    return await untilEnd({ daemon, engine, ended, finished: finished.promise, log, io, supervised, mountpoint });
   } catch (error) {
     await withinStopDeadline(daemon.stop(), mountpoint, log);
     throw error;
@@ -116,11 +118,12 @@ interface Life {
   readonly finished: Promise<void>;
   readonly log: RootLog;
   readonly io: MainIo;
-  /** A supervisor holds the device: after a failure the kernel mount is left for a successor. */
+  /** A supervisor may hold the device: then the kernel mount is left for a successor. */
   readonly supervised: boolean;
+  readonly mountpoint: string | undefined;
 }
 
-async function untilEnd({ daemon, ended, finished, log, io, supervised }: Life): Promise<ExitCode> {
+async function untilEnd({ daemon, ended, finished, log, io, supervised, mountpoint }: Life): Promise<ExitCode> {
   const asked = Promise.withResolvers<"asked">();
   const onTerminate = (): void => asked.resolve("asked");
   if (io.terminate.aborted) onTerminate();
@@ -142,10 +145,22 @@ async function untilEnd({ daemon, ended, finished, log, io, supervised }: Life):
   if (how === "unmounted" && daemon.ending) await Promise.race([finished, sleep(answerMs)]);
   else if (how === "unmounted") log.info("the mount was removed from outside");
   if (how === "failed") log.error(`the FUSE session failed: ${describeError(failure)}`);
-  const stopping = how === "failed" && supervised ? daemon.exit() : daemon.stop();
+  const told = how === "asked" && daemon.mayBeFollowed;
+  const stopping = told ? leave(daemon, mountpoint, log) : how === "failed" && supervised ? daemon.exit() : daemon.stop();
   const clean = await withinStopDeadline(stopping, undefined, log);
   log.info("nydusd quits");
   return how === "failed" || !clean ? 1 : 0;
+}
+
+/**
+ * Told to end (SIGTERM, by systemd or a person) under a supervisor: if that holds the device, its mount goes on with a successor and the
+ * containers with it, as after a crash. If it does not, or has closed it to have this daemon end for good, the mount goes.
+ */
+async function leave(daemon: Daemon, mountpoint: string | undefined, log: RootLog): Promise<void> {
+  await daemon.exit();
+  if (mountpoint === undefined || !isFuseMount(mountpoint)) return;
+  if (await isHeldElsewhere(mountpoint)) log.info(`${mountpoint}: its supervisor holds the device, so the mount is left to a successor`);
+  else detach(mountpoint, log);
 }
 
 /** Waits for an orderly stop, at most `stopDeadlineMs`; then the mount is detached by force, so nothing hangs on a dead daemon. */

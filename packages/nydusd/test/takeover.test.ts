@@ -58,9 +58,14 @@ class TestSupervisor implements AsyncDisposable {
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Lets go of what it holds. */
+  drop(): void {
     for (const fd of this.#saved?.fds ?? []) closeSync(fd);
     this.#saved = undefined;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.drop();
     await this.#listener?.[Symbol.asyncDispose]();
   }
 }
@@ -155,9 +160,37 @@ describe.skipIf(goldenDir() === undefined)(`take-over${goldenDir() === undefined
     await second.client.umount("/b/c");
     expect(compareListings(await listTree(join(second.mountpoint, "e")), readListing(golden))).toEqual([]);
 
+    // As a supervisor does that wants it to end for good.
+    supervisor.drop();
     second.program.kill("SIGTERM");
     expect(await second.program.exited).toBe(0);
     expect(findMount(second.mountpoint)).toBeUndefined();
+  });
+
+  test("a daemon told to end by SIGTERM while its supervisor holds the device is followed like a killed one: an open file goes on", async () => {
+    const { golden, bootstrap, blobs, cache } = await copyCase(workspace, caseName);
+    const first = await startNydusd(workspace, supervised());
+    await first.client.mount("/a", { source: bootstrap, fs_type: "rafs", config: localConfig(blobs, cache) });
+    await supervisor.collect(() => first.client.sendFd());
+    const entry = readListing(golden).find((each) => each.type === "file" && each.size > 0)!;
+    const reader = new Reader(workspace, join(first.mountpoint, "a", String(entry.path)));
+    await reader.opened();
+    first.program.kill("SIGTERM");
+    expect(await first.program.exited).toBe(0);
+    expect(first.log()).toContain("left to a successor");
+    await reader.startReading();
+    const second = await startNydusd(workspace, [...supervised(), "--upgrade"], { mountpoint: first.mountpoint });
+    await supervisor.offer(() => second.client.takeover());
+    await second.client.start();
+    expect(await reader.size()).toBe(entry.size);
+    expect(compareListings(await listTree(join(second.mountpoint, "a")), readListing(golden))).toEqual([]);
+  });
+
+  test("a supervisor that took nothing holds nothing: SIGTERM removes the mount", async () => {
+    const first = await startNydusd(workspace, supervised());
+    first.program.kill("SIGTERM");
+    expect(await first.program.exited).toBe(0);
+    expect(findMount(first.mountpoint)).toBeUndefined();
   });
 
   test("a prefetch that SIGKILL cut off is taken up by the successor where the chunk map on disk says", async () => {
