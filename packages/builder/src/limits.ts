@@ -36,7 +36,7 @@ export const threadStartBytes = 2 * 1024 * 1024;
 /** Bytes of chunks after which a thread collects the output buffers of its encoders. */
 export const threadGarbageBytesMax = 12 * 1024 * 1024;
 
-/** The same where a collection of young objects is enough, which is quick. */
+/** The same where a collection of young objects is enough, which is quick: for lz4's buffers, and those of a decoder. */
 export const youngGarbageBytesMax = 2 * 1024 * 1024;
 
 /** Bytes gathered before they are written to the output file, so that tiny chunks do not cost a system call each. */

@@ -1,6 +1,7 @@
 /** Plain bytes of a layer, whatever it is compressed with: told by its first bytes, never by a name or a media type. */
 import { pipeline, Readable } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
+import { countDropped } from "../collect.ts";
 import { BuilderError } from "../errors.ts";
 
 export type LayerCompression = "none" | "gzip" | "zstd";
@@ -42,7 +43,10 @@ export async function* decompressLayer(source: AsyncIterable<Uint8Array>): Async
     });
     pipeline(input, decoder, () => {});
     try {
-      yield* decoder as AsyncIterable<Uint8Array>;
+      for await (const piece of decoder as AsyncIterable<Uint8Array>) {
+        yield piece;
+        countDropped(piece.length);
+      }
     } catch (failure) {
       if (sourceFailure !== undefined) throw sourceFailure;
       throw new BuilderError("BUILD_TAR", `the ${compression} stream is damaged: ${(failure as Error).message}`, { cause: failure });
