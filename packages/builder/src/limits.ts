@@ -16,7 +16,7 @@ export const blobsMax = 254;
  * data, so a build keeps to about this. Beyond it the source waits. A few buffers are always let through, so the limit can be below the
  * chunk size.
  */
-export const bytesInFlightMax = 12 * 1024 * 1024;
+export const bytesInFlightMax = 8 * 1024 * 1024;
 
 /** Bytes of a buffer that chunks are packed in: small files share one, so that they do not cost a message each. At least a chunk fits in. */
 export const packBufferBytesMin = 1024 * 1024;
@@ -36,7 +36,7 @@ export const threadStartBytes = 2 * 1024 * 1024;
 /** Bytes of chunks after which a thread collects the output buffers of its encoders. */
 export const threadGarbageBytesMax = 12 * 1024 * 1024;
 
-/** The same where a collection of young objects is enough, which is quick: for lz4's buffers, and those of a decoder. */
+/** The same where a collection of young objects is enough, which is quick: for the buffers of a decoder. */
 export const youngGarbageBytesMax = 2 * 1024 * 1024;
 
 /** Bytes gathered before they are written to the output file, so that tiny chunks do not cost a system call each. */

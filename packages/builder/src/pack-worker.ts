@@ -2,13 +2,13 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { parentPort } from "node:worker_threads";
-import { threadGarbageBytesMax, youngGarbageBytesMax } from "./limits.ts";
+import { threadGarbageBytesMax } from "./limits.ts";
 import { type PackJob, packHere } from "./pack.ts";
 
 // The encoders make an output buffer of their own each time, and V8 lets 30 to 60 MiB of them gather in each thread before it looks. So the
-// thread looks itself. zlib's buffers live as long as the objects that they were made by, which takes a full collection, of 5 ms.
+// thread looks itself. The buffers live as long as the objects that they were made by, which takes a full collection, of 5 ms.
 setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc") as (options: { type: "minor" | "major"; execution: "sync" }) => void;
+const collect = runInNewContext("gc") as () => void;
 let uncollected = 0;
 
 parentPort?.on("message", (job: PackJob) => {
@@ -19,8 +19,7 @@ parentPort?.on("message", (job: PackJob) => {
   }
   if (job.compressor === "none") return;
   for (const length of job.lengths) uncollected += length;
-  const isFull = job.compressor === "zstd";
-  if (uncollected < (isFull ? threadGarbageBytesMax : youngGarbageBytesMax)) return;
+  if (uncollected < threadGarbageBytesMax) return;
   uncollected = 0;
-  collect({ type: isFull ? "major" : "minor", execution: "sync" });
+  collect();
 });
