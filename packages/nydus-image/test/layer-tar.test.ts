@@ -32,7 +32,12 @@ class Overlay implements Disposable {
     );
     const dirs = `lowerdir=${work.join("lower")},upperdir=${this.upper},workdir=${work.join("writable/work")}`;
     execFileSync("mount", ["-t", "overlay", "overlay", "-o", `${dirs}${options}`, this.merged]);
-    shell(script, this.merged);
+    try {
+      shell(script, this.merged);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
   }
 
   [Symbol.dispose](): void {
