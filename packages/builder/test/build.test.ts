@@ -15,8 +15,8 @@ const temporary: TemporaryDirectory[] = [];
 afterEach(() => {
   for (const directory of temporary.splice(0)) directory[Symbol.dispose]();
 });
-function directory(): TemporaryDirectory {
-  const made = new TemporaryDirectory();
+function directory(parent?: string): TemporaryDirectory {
+  const made = new TemporaryDirectory(parent);
   temporary.push(made);
   return made;
 }
@@ -79,7 +79,7 @@ describe("building", () => {
   );
 
   test("the kernel mounts the bootstrap with the uncompressed blob as its device and shows the source", async () => {
-    const work = directory();
+    const work = directory("/var/tmp");
     writeMixedFiles(work.join("source"));
     mkdirSync(work.join("source/sub/deep"), { recursive: true });
     symlinkSync("../f1", work.join("source/sub/link"));

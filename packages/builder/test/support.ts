@@ -13,7 +13,12 @@ import { type CreateOptions, type CreateResult, createImage } from "../src/index
 
 /** A directory of its own that goes with the test. */
 export class TemporaryDirectory implements Disposable {
-  readonly path = mkdtempSync(join(tmpdir(), "nydus-builder-test-"));
+  readonly path: string;
+
+  /** @param parent  the kernel mounts no EROFS image that lies on a tmpfs, which /tmp often is: /var/tmp is on a disk */
+  constructor(parent = tmpdir()) {
+    this.path = mkdtempSync(join(parent, "nydus-builder-test-"));
+  }
 
   join(...parts: string[]): string {
     return join(this.path, ...parts);
