@@ -11,6 +11,7 @@ type Collect = (options: { type: "minor"; execution: "sync" }) => void;
 let collect: Collect | undefined;
 let dropped = 0;
 
+/** Called with the size of every piece of a stream that was used and dropped. */
 export function countDropped(bytes: number): void {
   dropped += bytes;
   if (dropped < youngGarbageBytesMax) return;

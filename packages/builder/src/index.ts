@@ -4,6 +4,7 @@ export { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
 export type { CacheDestination, FinishedBlob, Version5Options } from "./blob-writer.ts";
 export type { ChunkSource } from "./chunk-dictionary.ts";
 export { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
+export { countDropped } from "./collect.ts";
 export { CompressPool } from "./compress-pool.ts";
 export {
   type CreateOptions,

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
 import { type Credentials, credentialOfAuth, registryBackend, registryEnvironment, staticCredentials } from "@nydus-ts/registry-client";
+import { type Command, Option } from "commander";
 import { NydusImageError, unsupported } from "./errors.ts";
 
 export interface BackendFlags {
@@ -10,6 +11,19 @@ export interface BackendFlags {
   backendType?: string;
   backendConfig?: string;
   backendConfigFile?: string;
+}
+
+/** Adds the options of `BackendFlags` that name a back end. */
+export function addBackendOptions(command: Command): Command {
+  return command
+    .option("--backend-type <type>", "where the blobs are: registry, localfs")
+    .addOption(
+      new Option(
+        "--backend-config <json>",
+        'its configuration: {"host": "HOST", "repo": "NAME", "auth": "BASE64"} or {"dir": "DIRECTORY"}',
+      ).conflicts("backendConfigFile"),
+    )
+    .option("--backend-config-file <path>", "the same in a file");
 }
 
 /**

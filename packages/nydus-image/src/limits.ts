@@ -34,9 +34,6 @@ export const nydusdStartDeadlineMs = 30_000;
 /** Until it has ended after SIGTERM; then it is killed. Milliseconds. */
 export const nydusdStopDeadlineMs = 10_000;
 
-/** Bytes of streams between two collections of garbage; see convert/collect.ts. */
-export const bytesPerCollection = 4 * 1024 * 1024;
-
 /** One call of containerd's client; then containerd is taken for stuck. Milliseconds. */
 export const ctrDeadlineMs = 60_000;
 

@@ -2,8 +2,8 @@
 import { RepackedBlob, type TreeNode, writeArtifact } from "@nydus-ts/builder";
 import { hasFeature } from "@nydus-ts/rafs-format";
 import type { BlobEntry, StoredChunk } from "@nydus-ts/rafs-format/writer";
-import { type Command, Option } from "commander";
-import { type BackendFlags, openBackend } from "../blob-backend.ts";
+import type { Command } from "commander";
+import { addBackendOptions, type BackendFlags, openBackend } from "../blob-backend.ts";
 import { compressedDataSize } from "../bootstrap-file.ts";
 import { type BlobUse, planCompaction } from "../compaction.ts";
 import type { Context } from "../context.ts";
@@ -39,19 +39,12 @@ interface CompactFlags extends BackendFlags {
 }
 
 export function addCompact(program: Command, context: Context): void {
-  program
+  const command = program
     .command("compact")
     .description("write blobs anew without the chunks that nobody uses, small ones together")
     .requiredOption("-B, --bootstrap <path>", "image")
-    .requiredOption("-D, --blob-dir <dir>", "directory of the image's blobs, and for new ones")
-    .option("--backend-type <type>", "where the blobs are: registry, localfs")
-    .addOption(
-      new Option(
-        "--backend-config <json>",
-        'its configuration: {"host": "HOST", "repo": "NAME", "auth": "BASE64"} or {"dir": "DIRECTORY"}',
-      ).conflicts("backendConfigFile"),
-    )
-    .option("--backend-config-file <path>", "the same in a file")
+    .requiredOption("-D, --blob-dir <dir>", "directory of the image's blobs, and for new ones");
+  addBackendOptions(command)
     .option("--min-used-ratio <percent>", "blobs of which less is used are written anew", "0")
     .option("--compact-blob-size <bytes>", "smaller blobs are joined", "10485760")
     .option("--max-compact-size <bytes>", "size of a joined blob", "104857600")

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { writeArtifact } from "@nydus-ts/builder";
 import { type Command, Option } from "commander";
-import { type BackendFlags, openBackend } from "../blob-backend.ts";
+import { addBackendOptions, type BackendFlags, openBackend } from "../blob-backend.ts";
 import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
 import { loadLayerFile } from "../layer-file.ts";
@@ -22,7 +22,7 @@ interface OptimizeFlags extends BackendFlags {
 }
 
 export function addOptimize(program: Command, context: Context): void {
-  program
+  const command = program
     .command("optimize")
     .description("copy the data of listed files into one new blob, which is read first")
     .requiredOption("-B, --bootstrap <path>", "image")
@@ -31,15 +31,8 @@ export function addOptimize(program: Command, context: Context): void {
     .option("-O, --output-bootstrap <path>", "file for the new bootstrap", "optimized_bootstrap")
     .option("-C, --config <path>", "storage configuration file")
     .addOption(new Option("-D, --blob-dir <dir>", "directory of the image's blobs").conflicts("config"))
-    .option("-b, --blob <path>", "accepted, not used")
-    .option("--backend-type <type>", "where the blobs are: registry, localfs")
-    .addOption(
-      new Option(
-        "--backend-config <json>",
-        'its configuration: {"host": "HOST", "repo": "NAME", "auth": "BASE64"} or {"dir": "DIRECTORY"}',
-      ).conflicts("backendConfigFile"),
-    )
-    .option("--backend-config-file <path>", "the same in a file")
+    .option("-b, --blob <path>", "accepted, not used");
+  addBackendOptions(command)
     .option("-J, --output-json <path>", "file for the result as JSON")
     .action(async (flags: OptimizeFlags) => {
       await optimize(context, flags);

@@ -1,7 +1,7 @@
 /** `nydus-image unpack`: an image becomes one tar. Source: spec/nydus-image.md, section 14 */
 import type { Bootstrap, FileType, Inode } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
-import { type BackendFlags, openBackend } from "../blob-backend.ts";
+import { addBackendOptions, type BackendFlags, openBackend } from "../blob-backend.ts";
 import { type BootstrapFile, readBootstrapFile } from "../bootstrap-file.ts";
 import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
@@ -30,26 +30,18 @@ const typeOf: Readonly<Record<Exclude<FileType, "socket">, TarEntry["type"]>> = 
 };
 
 export function addUnpack(program: Command, context: Context): void {
-  program
+  const command = program
     .command("unpack")
     .description("write all files of an image into one tar; chunks are checked against their digests")
     .argument("[BOOTSTRAP]", "image")
     .option("-B, --bootstrap <path>", "image (deprecated: give it as argument)")
     .requiredOption("--output <path>", "the tar")
     .addOption(new Option("-b, --blob <path>", "file of the image's blob").conflicts(["blobDir", "backendType"]))
-    .addOption(new Option("-D, --blob-dir <dir>", "directory of the image's blobs").conflicts("backendType"))
-    .option("--backend-type <type>", "where the blobs are: registry, localfs")
-    .addOption(
-      new Option(
-        "--backend-config <json>",
-        'its configuration: {"host": "HOST", "repo": "NAME", "auth": "BASE64"} or {"dir": "DIRECTORY"}',
-      ).conflicts("backendConfigFile"),
-    )
-    .option("--backend-config-file <path>", "the same in a file")
-    .action(async (argument: string | undefined, flags: UnpackFlags, command: Command) => {
-      if (flags.output === "") throw new NydusImageError("IMAGE_ARGUMENT", "invalid empty --output option");
-      await unpack(context, await readBootstrapFile(chooseBootstrap(argument, flags.bootstrap, command)), flags);
-    });
+    .addOption(new Option("-D, --blob-dir <dir>", "directory of the image's blobs").conflicts("backendType"));
+  addBackendOptions(command).action(async (argument: string | undefined, flags: UnpackFlags) => {
+    if (flags.output === "") throw new NydusImageError("IMAGE_ARGUMENT", "invalid empty --output option");
+    await unpack(context, await readBootstrapFile(chooseBootstrap(argument, flags.bootstrap, command)), flags);
+  });
 }
 
 async function unpack(context: Context, file: BootstrapFile, flags: UnpackFlags): Promise<void> {

@@ -3,9 +3,9 @@ import { randomBytes } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
 import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { countDropped } from "@nydus-ts/builder";
 import type { Descriptor, ImageTarget, WriteOptions } from "@nydus-ts/registry-client";
 import { NydusImageError, unsupported } from "../errors.ts";
-import { countStreamed } from "./collect.ts";
 
 /** Bytes of a file that are read at a time. */
 const filePieceBytes = 256 * 1024;
@@ -26,7 +26,7 @@ export function targetStore(target: ImageTarget): BlobStore {
 
 async function* readFile(path: string): AsyncGenerator<Uint8Array> {
   for await (const piece of createReadStream(path, { highWaterMark: filePieceBytes })) {
-    countStreamed((piece as Uint8Array).length);
+    countDropped((piece as Uint8Array).length);
     yield piece as Uint8Array;
   }
 }

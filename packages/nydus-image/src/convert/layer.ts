@@ -8,6 +8,7 @@ import {
   type Compressor,
   type CompressPool,
   type CreateSource,
+  countDropped,
   createImage,
   type Digester,
   type TreeNode,
@@ -17,7 +18,6 @@ import { readToc, tocTailBytes } from "@nydus-ts/rafs-format";
 import type { Descriptor, ImageSource } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import type { BlobStore } from "./blob-store.ts";
-import { countStreamed } from "./collect.ts";
 import type { Dictionary } from "./dictionary.ts";
 import type { LayerProgress } from "./progress.ts";
 
@@ -122,7 +122,7 @@ async function hashFile(path: string): Promise<string> {
 async function* counted(stream: AsyncIterable<Uint8Array>, count: (bytes: number) => void): AsyncGenerator<Uint8Array> {
   for await (const piece of stream) {
     count(piece.length);
-    countStreamed(piece.length);
+    countDropped(piece.length);
     yield piece;
   }
 }
