@@ -26,6 +26,8 @@ export interface BlobOutput extends AsyncDisposable {
   flush(): Promise<void>;
   /** SHA-256 of what was appended so far. */
   digest(): Buffer;
+  /** Begins what takes longest of a commit. Nothing may be appended any more; what fails is told by `commit`. */
+  beginSync(): void;
   /** Makes the output appear under its name; returns its path. */
   commit(id: string): Promise<string>;
 }
@@ -40,6 +42,7 @@ export class Artifact implements BlobOutput {
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
   #writing: Promise<void> = Promise.resolve();
+  #syncing: Promise<void> | undefined;
   #position = 0;
   #done = false;
 
@@ -116,12 +119,21 @@ export class Artifact implements BlobOutput {
     return this.#hash.copy().digest();
   }
 
+  beginSync(): void {
+    this.#syncing = this.#sync();
+    this.#syncing.catch(() => {}); // `commit` tells
+  }
+
+  async #sync(): Promise<void> {
+    await this.flush();
+    if (!this.#direct) await this.#handle.sync();
+  }
+
   /** Makes the artifact appear. In a directory its name is `id`; a file of that name that is there already is kept: equal name, equal bytes. */
   async commit(id: string): Promise<string> {
     const path = "file" in this.#destination ? this.#destination.file : join(this.#destination.directory, id);
     try {
-      await this.flush();
-      if (!this.#direct) await this.#handle.sync();
+      await (this.#syncing ?? this.#sync());
       await this.#handle.close();
       this.#done = true;
       if (this.#direct) return path;
@@ -138,6 +150,7 @@ export class Artifact implements BlobOutput {
     if (this.#done) return;
     this.#done = true;
     await this.#writing.catch(() => {});
+    await this.#syncing?.catch(() => {});
     await this.#handle.close().catch(() => {});
     if (!this.#direct) await unlink(this.#temporary).catch(() => {});
   }

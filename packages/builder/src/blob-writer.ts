@@ -20,6 +20,7 @@ import {
 } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type BlobOutput, type Destination } from "./artifact.ts";
 import { BlobTail, type ChunkInfo } from "./blob-tail.ts";
+import type { DataWriter, FinishedBlob } from "./built-blob.ts";
 import { CacheFiles } from "./cache-files.ts";
 import type { ChunkDictionary } from "./chunk-dictionary.ts";
 import { type Compressor, compressHere, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
@@ -28,7 +29,7 @@ import { type BlobKey, encryptItem } from "./encryption.ts";
 import { BuilderError } from "./errors.ts";
 import { chunksPerBlobMax, chunksPerBufferMax } from "./limits.ts";
 import { digestBytes, type Packed, type PackJob, pieceStart } from "./pack.ts";
-import { type ChunkSink, type ChunkSlot, roomForChunks } from "./sources/chunk-sink.ts";
+import { type ChunkSlot, roomForChunks } from "./sources/chunk-sink.ts";
 
 /** Cache files of a daemon instead of a blob; nothing is compressed in them. */
 export interface CacheDestination {
@@ -66,62 +67,6 @@ const alignment = 4096;
 const encryptedBatchBytesMin = 16;
 /** Id in the blob table of a bootstrap that is inside the blob, whose id can not be known yet. */
 const placeholderId = "x".repeat(64);
-
-/** What a finished blob is called, and where it is. */
-export interface FinishedBlob {
-  id: string;
-  path: string;
-  size: number;
-}
-
-/** The blob of a build, as it gets described. */
-export interface BuiltBlob {
-  /** the row of the blob table; undefined until a chunk was stored */
-  readonly blob: BlobEntry | undefined;
-  /** data that came in and was found to be there already */
-  readonly deduplicatedBytes: number;
-  readonly deduplicatedChunks: number;
-  /** bytes of data that came in */
-  readonly uncompressedBytes: number;
-  /** plain chunk info array and header, in the form of the cache file `<id>.blob.meta`; set by `finishData` */
-  readonly metaFile: Buffer | undefined;
-  /** Writes what describes the data, after all of it came. Afterwards only a bootstrap can follow. */
-  finishData(): Promise<void>;
-  /** Puts the bootstrap of this image at the end of the blob. */
-  appendBootstrap(bootstrap: Buffer): Promise<void>;
-  /** Ends the blob: its id and size are in its row afterwards. */
-  seal(): Promise<void>;
-  /** Makes the sealed blob appear under its name. Undefined if there was nothing to store. */
-  commit(): Promise<FinishedBlob | undefined>;
-}
-
-/** Takes the data of a build and describes it as one blob. */
-export interface DataWriter extends ChunkSink, BuiltBlob {}
-
-/** A blob that is there already, so that nothing is written for it. */
-export class GivenBlob implements BuiltBlob {
-  readonly blob: BlobEntry | undefined;
-  readonly deduplicatedBytes = 0;
-  readonly deduplicatedChunks = 0;
-  readonly uncompressedBytes = 0;
-  readonly metaFile = undefined;
-
-  constructor(blob: BlobEntry | undefined) {
-    this.blob = blob;
-  }
-
-  async finishData(): Promise<void> {}
-
-  async appendBootstrap(): Promise<void> {
-    throw new BuilderError("BUILD_UNSUPPORTED", "a layer that stays as it is can not take the bootstrap in: give it a file of its own");
-  }
-
-  async seal(): Promise<void> {}
-
-  async commit(): Promise<FinishedBlob | undefined> {
-    return undefined;
-  }
-}
 
 /** One piece of the blob: a chunk, or a batch of them back to back. `bytes` are what is stored of it. */
 interface Item {
@@ -512,6 +457,10 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     if (!this.blob) return;
     this.blob.id = this.#sealed.id;
     this.blob.compressedSize = this.#sealed.size;
+  }
+
+  beginSync(): void {
+    this.#opened?.output.beginSync();
   }
 
   async commit(): Promise<FinishedBlob | undefined> {

@@ -55,6 +55,10 @@ export class CacheFiles implements BlobOutput {
     this.#meta = meta;
   }
 
+  beginSync(): void {
+    this.#data.beginSync();
+  }
+
   async commit(id: string): Promise<string> {
     const names = cacheFileNames(id);
     const path = await this.#data.commit(names.data);

@@ -11,7 +11,8 @@ import {
   writeBootstrapV5,
 } from "@nydus-ts/rafs-format/writer";
 import { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
-import { BlobWriter, type BuiltBlob, type CacheDestination, type FinishedBlob, GivenBlob, type Version5Options } from "./blob-writer.ts";
+import { BlobWriter, type CacheDestination, type Version5Options } from "./blob-writer.ts";
+import { type BuiltBlob, type FinishedBlob, GivenBlob } from "./built-blob.ts";
 import { ChunkDictionary, type ChunkSource } from "./chunk-dictionary.ts";
 import { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 import { CompressPool } from "./compress-pool.ts";
@@ -263,11 +264,10 @@ async function finish(
     blob = await writer.commit();
   } else {
     await writer.seal();
-    const committing = writer.commit();
-    committing.catch(() => {}); // told below
-    // The disk takes its time with the blob.
+    // The disk takes its time with the blob, whose name appears only after the tree has proved fit to be written.
+    writer.beginSync();
     bootstrap = write();
-    blob = await committing;
+    blob = await writer.commit();
     if (!blob && options.blob && "file" in options.blob) await writeFileWhole(options.blob.file, new Uint8Array(0));
     bootstrapPath = await writeArtifact(options.bootstrap, bootstrap);
   }

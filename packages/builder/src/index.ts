@@ -1,7 +1,8 @@
 export { blobEntry } from "@nydus-ts/rafs-format/writer";
 export type { BlobEntry, TreeNode } from "@nydus-ts/rafs-format/writer";
 export { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
-export type { CacheDestination, FinishedBlob, Version5Options } from "./blob-writer.ts";
+export type { CacheDestination, Version5Options } from "./blob-writer.ts";
+export type { FinishedBlob } from "./built-blob.ts";
 export type { ChunkSource } from "./chunk-dictionary.ts";
 export { type Compressor, compressorNumbers, type Digester, digesterNumbers } from "./codecs.ts";
 export { countDropped } from "./collect.ts";

@@ -1,7 +1,7 @@
 /** A plain tar that stays as it is and is the data blob: nothing is written for it, chunks are places in it. Source: spec/rafs.md, section 9 */
 import { blobFeatures } from "@nydus-ts/rafs-format";
 import { type BlobEntry, newBlobEntry, type StoredChunk } from "@nydus-ts/rafs-format/writer";
-import { GivenBlob } from "./blob-writer.ts";
+import { GivenBlob } from "./built-blob.ts";
 import { compressorNumbers, digesterNumbers } from "./codecs.ts";
 import { BuilderError } from "./errors.ts";
 import { chunksPerBlobMax } from "./limits.ts";

@@ -104,6 +104,14 @@ describe("building", () => {
     execFileSync("fsck.erofs", [`--device=${work.join("device")}`, work.join("out/bootstrap")], { stdio: "pipe" });
   });
 
+  test("a tree that can not be written leaves no blob behind, and no file under another name", async () => {
+    const work = directory();
+    writeMixedFiles(work.join("source"));
+    const failing = build(work.join("source"), work.join("out"), { blobId: "x".repeat(65) });
+    await expect(failing).rejects.toThrow("longer than 64 bytes");
+    expect(readdirSync(work.join("out/blobs"))).toEqual([]);
+  });
+
   test("batches of many small files and a few large ones keep their order", async () => {
     const work = directory();
     const members = Array.from({ length: 300 }, (_, i) => ({ name: `f${i}`, data: Buffer.from(`${i}`.repeat(1 + ((i * 7919) % 20_000))) }));

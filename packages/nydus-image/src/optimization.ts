@@ -1,24 +1,13 @@
 /** The data of listed files, together in one new blob: what `nydus-image optimize` and `nydusify optimize` share. Source: spec/nydus-image.md, section 17 */
 import { type BlobEntry, RepackedBlob, type TreeNode } from "@nydus-ts/builder";
 import type { BlobBackend } from "@nydus-ts/chunk-store";
-import { blobFeatures, hasFeature } from "@nydus-ts/rafs-format";
+import { blobFeatures } from "@nydus-ts/rafs-format";
 import type { StoredChunk } from "@nydus-ts/rafs-format/writer";
 import { NydusImageError } from "./errors.ts";
 import { ImageChunks } from "./image-chunks.ts";
 import type { LayerFile } from "./layer-file.ts";
 import type { PrefetchFile } from "./prefetch-files.ts";
-import {
-  blobCompressorOf,
-  chunkBytes,
-  digestKey,
-  digesterOf,
-  type EditableImage,
-  editable,
-  findNode,
-  newKeyFor,
-  nodesOf,
-  writeEdited,
-} from "./rewrite-image.ts";
+import { blobTraits, chunkBytes, digestKey, type EditableImage, editable, findNode, nodesOf, writeEdited } from "./rewrite-image.ts";
 
 export interface OptimizeOptions {
   /** has the image's blobs */
@@ -83,15 +72,10 @@ async function moveChunks(
   const bytes = chunkBytes(image, chunks);
   await using blob = await RepackedBlob.create({
     destination: { directory },
-    version: bootstrap.version,
-    compressor: blobCompressorOf(bootstrap),
-    digester: digesterOf(bootstrap),
-    chunkSize: bootstrap.chunkSize,
-    chunkInfoVersion: bootstrap.blobs.some((each) => hasFeature(each, "chunkInfoV2")) ? 2 : 1,
+    ...blobTraits(bootstrap),
     // Only version 6 marks it.
     features: bootstrap.version === 6 ? blobFeatures.separatedWithPrefetchFiles : 0,
     sectionHeaders: true,
-    key: newKeyFor(bootstrap),
   });
   const moved = new Map<string, StoredChunk>();
   const byLink = new Map<unknown, StoredChunk[]>();

@@ -10,7 +10,7 @@ import {
   newBlobKey,
   type TreeNode,
 } from "@nydus-ts/builder";
-import { type Bootstrap, digesters, superFlags } from "@nydus-ts/rafs-format";
+import { type Bootstrap, digesters, hasFeature, superFlags } from "@nydus-ts/rafs-format";
 import { numberTree, type StoredChunk, writeBootstrap, writeBootstrapV5 } from "@nydus-ts/rafs-format/writer";
 import { compressorOf } from "./commands/merge.ts";
 import { unsupported } from "./errors.ts";
@@ -78,6 +78,18 @@ export function digesterOf(bootstrap: Bootstrap): Digester {
 export function blobCompressorOf(bootstrap: Bootstrap): Compressor {
   const compressor = compressorOf(bootstrap.flags);
   return compressor === "gzip" ? "zstd" : compressor;
+}
+
+/** What a new blob has of the image that it is for. */
+export function blobTraits(bootstrap: Bootstrap) {
+  return {
+    version: bootstrap.version,
+    compressor: blobCompressorOf(bootstrap),
+    digester: digesterOf(bootstrap),
+    chunkSize: bootstrap.chunkSize,
+    chunkInfoVersion: bootstrap.blobs.some((each) => hasFeature(each, "chunkInfoV2")) ? 2 : 1,
+    key: newKeyFor(bootstrap),
+  } as const;
 }
 
 /** A key for a new blob, where the image is encrypted: chunks of several blobs, each with a key of its own, come together in it. */

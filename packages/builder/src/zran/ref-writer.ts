@@ -6,7 +6,7 @@ import { blobFeatures, CHUNK_INFO_V2, chunkFlags, chunkInfoV2Flags, crc32c, ZRAN
 import { type BlobEntry, type ContextArea, newBlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type Destination } from "../artifact.ts";
 import { BlobTail } from "../blob-tail.ts";
-import type { DataWriter, FinishedBlob } from "../blob-writer.ts";
+import type { DataWriter, FinishedBlob } from "../built-blob.ts";
 import type { ChunkDictionary } from "../chunk-dictionary.ts";
 import { compressorNumbers, digest, digesterNumbers } from "../codecs.ts";
 import { BuilderError } from "../errors.ts";
@@ -160,6 +160,10 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
     if (!this.blob || this.#options.inlineBootstrap) return;
     this.blob.metaDigest = hash;
     this.blob.metaSize = this.#sealed.size;
+  }
+
+  beginSync(): void {
+    this.#opened?.artifact.beginSync();
   }
 
   async commit(): Promise<FinishedBlob | undefined> {

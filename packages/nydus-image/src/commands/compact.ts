@@ -1,6 +1,5 @@
 /** `nydus-image compact`: drops what nobody uses from the blobs of an image, and joins small ones. Source: spec/nydus-image.md, sections 3.5 and 16 */
 import { RepackedBlob, type TreeNode, writeArtifact } from "@nydus-ts/builder";
-import { hasFeature } from "@nydus-ts/rafs-format";
 import type { BlobEntry, StoredChunk } from "@nydus-ts/rafs-format/writer";
 import type { Command } from "commander";
 import { addBackendOptions, type BackendFlags, openBackend } from "../blob-backend.ts";
@@ -13,17 +12,7 @@ import { loadLayerFile, parseChunkDict } from "../layer-file.ts";
 import type { Log } from "../log.ts";
 import { isDirectory, parseInteger } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
-import {
-  blobCompressorOf,
-  chunkBytes,
-  digestKey,
-  digesterOf,
-  type EditableImage,
-  editable,
-  newKeyFor,
-  nodesOf,
-  writeEdited,
-} from "../rewrite-image.ts";
+import { blobTraits, chunkBytes, digestKey, type EditableImage, editable, nodesOf, writeEdited } from "../rewrite-image.ts";
 import { compressorOf } from "./merge.ts";
 
 interface CompactFlags extends BackendFlags {
@@ -195,14 +184,9 @@ async function rebuild(
   const { bootstrap } = image;
   await using blob = await RepackedBlob.create({
     destination: { directory },
-    version: bootstrap.version,
-    compressor: blobCompressorOf(bootstrap),
-    digester: digesterOf(bootstrap),
-    chunkSize: bootstrap.chunkSize,
-    chunkInfoVersion: bootstrap.blobs.some((each) => hasFeature(each, "chunkInfoV2")) ? 2 : 1,
+    ...blobTraits(bootstrap),
     features: 0,
     sectionHeaders: false,
-    key: newKeyFor(bootstrap),
   });
   const index = new Map(image.blobs.map((entry, i) => [entry, i]));
   const place = (chunk: StoredChunk) => index.get(chunk.blob)!;

@@ -107,9 +107,11 @@ async function resume(helper: ChildProcess, ended: Promise<[number | null]>, id:
     words = (words + part.toString()).slice(-1000);
   });
   helper.stdin!.end();
-  const [code] = await ended;
+  const late = setTimeout(() => helper.kill("SIGKILL"), ctrDeadlineMs);
+  const [code] = await ended.finally(() => clearTimeout(late));
+  const why = code === null ? `containerd did not answer within ${ctrDeadlineMs / 1000} s` : words.trim();
   if (code !== 0)
-    throw new NydusImageError("IMAGE_SOURCE", `container ${id} can not be resumed: ${words.trim()}; do it with: ctr tasks resume ${id}`);
+    throw new NydusImageError("IMAGE_SOURCE", `container ${id} can not be resumed: ${why}; do it with: ctr tasks resume ${id}`);
 }
 
 const global = ({ address, namespace }: ContainerdAddress) => ["--address", address, "--namespace", namespace];

@@ -1,3 +1,4 @@
+import { RafsError } from "@nydus-ts/rafs-format";
 import type { ImageCursor } from "./image-cursor.ts";
 import type { BlobView } from "./messages.ts";
 
@@ -13,9 +14,18 @@ const wantedOneIn = 4;
  * waits one after the other, and now four. A large file that is read here and there stays as it is.
  *
  * @param cursor  at the file's inode
- * @returns blob and chunk, in turn, in the order of the file
+ * @returns blob and chunk, in turn, in the order of the file; nothing where a chunk of the file is recorded wrongly: its others are served
  */
 export function restOfFile(cursor: ImageCursor, blobs: readonly BlobView[]): number[] {
+  try {
+    return untouched(cursor, blobs);
+  } catch (error) {
+    if (error instanceof RafsError) return [];
+    throw error;
+  }
+}
+
+function untouched(cursor: ImageCursor, blobs: readonly BlobView[]): number[] {
   const chunks = Math.ceil(cursor.size / cursor.chunkSize);
   if (chunks <= wantedMin || chunks > fileChunksMax) return [];
   const rest: number[] = [];
