@@ -10,6 +10,7 @@ import {
   writeBootstrap,
   writeBootstrapV5,
 } from "@nydus-ts/rafs-format/writer";
+import { requireOneCompressor } from "./adopt-version.ts";
 import { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
 import { BlobWriter, type CacheDestination, type Version5Options } from "./blob-writer.ts";
 import { type BuiltBlob, type FinishedBlob, GivenBlob } from "./built-blob.ts";
@@ -238,6 +239,7 @@ async function finish(
 ): Promise<CreateResult> {
   await writer.finishData();
   checkBlobCount(blobs);
+  if (options.version5) requireOneCompressor(root, algorithms.compressor);
   if (writer.blob && listed) writer.blob.prefetchBytes = [...listed].reduce((sum, { compressedSize }) => sum + compressedSize, 0);
   const hasXattr = order.some((node) => node.xattrs !== undefined);
   const prefetchNodes = options.prefetch.policy === "fs" ? matchPrefetch(root, order, options.prefetch.patterns).exact : [];

@@ -1,5 +1,6 @@
 export { blobEntry } from "@nydus-ts/rafs-format/writer";
 export type { BlobEntry, TreeNode } from "@nydus-ts/rafs-format/writer";
+export { adoptImage } from "./adopt-version.ts";
 export { type Destination, writeArtifact, writeFileWhole } from "./artifact.ts";
 export type { CacheDestination, Version5Options } from "./blob-writer.ts";
 export type { FinishedBlob } from "./built-blob.ts";

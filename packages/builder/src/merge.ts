@@ -7,6 +7,7 @@ import {
   writeBootstrap,
   writeBootstrapV5,
 } from "@nydus-ts/rafs-format/writer";
+import { requireOneCompressor } from "./adopt-version.ts";
 import { BuilderError } from "./errors.ts";
 import { blobsMax, chunkSizeDefault } from "./limits.ts";
 import { overlay } from "./overlay.ts";
@@ -35,7 +36,7 @@ export interface MergeResult {
 
 /**
  * Applies the layers with OCI whiteouts and writes one bootstrap. Blobs that nothing refers to any more are left out.
- * @throws BuilderError BUILD_LIMIT (too many blobs), BUILD_INCONSISTENT (chunk sizes differ)
+ * @throws BuilderError BUILD_LIMIT (too many blobs), BUILD_INCONSISTENT (chunk sizes differ), BUILD_UNSUPPORTED (version 5, and blobs of several compressors)
  */
 export function mergeLayers(options: MergeOptions): MergeResult {
   let root: TreeNode | undefined;
@@ -53,6 +54,7 @@ export function mergeLayers(options: MergeOptions): MergeResult {
     );
   }
   const isV5 = options.fsVersion === 5;
+  if (isV5) requireOneCompressor(root, options.compressor);
   const write = isV5 ? writeBootstrapV5 : writeBootstrap;
   const bootstrap = write({
     root,

@@ -1,6 +1,6 @@
 /** Images that another is built on or compared with: read from a file, their blobs described as they are seen from outside. */
-import { type LoadedImage, loadImage, withoutInlinedBootstrap } from "@nydus-ts/builder";
-import { blobFeatures, type digesters, superFlags } from "@nydus-ts/rafs-format";
+import { adoptImage, type LoadedImage, loadImage, withoutInlinedBootstrap } from "@nydus-ts/builder";
+import { blobFeatures, digesters, superFlags } from "@nydus-ts/rafs-format";
 import { type BootstrapFile, namePrefix, readBootstrapFile, storedBlobId } from "./bootstrap-file.ts";
 import { InconsistentError, NydusImageError } from "./errors.ts";
 import type { Log } from "./log.ts";
@@ -78,6 +78,16 @@ export function requireConsistent(first: Traits, next: Traits): void {
   if (first.version === 5 && first.digester !== next.digester)
     refuse(`RAFS v5 can not support different digest algorithm due to inode digest, ${next.digester} vs ${first.digester}`);
   if (first.isTarfs !== next.isTarfs) refuse("Using inconsistent RAFS TARFS mode");
+}
+
+/**
+ * Makes an image the layers below one of `target`, also where that is of the other version.
+ * @throws InconsistentError; BuilderError BUILD_UNSUPPORTED, BUILD_INCONSISTENT: the target's version can not describe its blobs
+ */
+export function adoptLayer({ image, traits }: LayerFile, target: Traits): LoadedImage {
+  requireConsistent(target, { ...traits, version: target.version });
+  if (traits.version !== target.version) adoptImage(image, target.version, digesters.indexOf(target.digester));
+  return image;
 }
 
 /** `[type=]path` of `--chunk-dict`. Source: spec/nydus-image.md, section 2.6 */

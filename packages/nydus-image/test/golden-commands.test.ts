@@ -221,14 +221,11 @@ describe.skipIf(!hasGolden)("recorded command lines", () => {
     expect(readdirSync(out)).toEqual([]);
   });
 
-  test.each([
-    ["--chunk-dict", 5],
-    ["--parent-bootstrap", 5],
-  ])("%s of another version is refused", async (option, version) => {
+  test("--chunk-dict of another version is refused", async () => {
     const out = temporary.join("other-version");
     mkdirSync(out, { recursive: true });
-    const below = join(goldenCase(`layers-v${version}-parent`).directory, "parent.boot");
-    const argv = ["create", "-D", out, "-B", join(out, "b"), option, below, temporary.join("sources/layer2")];
+    const below = join(goldenCase("layers-v5-parent").directory, "parent.boot");
+    const argv = ["create", "-D", out, "-B", join(out, "b"), "--chunk-dict", below, temporary.join("sources/layer2")];
     const { code, stderr } = await run(argv);
     expect([code, stderr]).toEqual([1, expect.stringContaining("Using inconsistent RAFS version V5, target RAFS version V6")]);
     expect(readdirSync(out)).toEqual([]);

@@ -12,7 +12,7 @@ import { blobFeatures, digesters } from "@nydus-ts/rafs-format";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
-import { loadLayerFile, parseChunkDict, requireConsistent, type Traits } from "../layer-file.ts";
+import { adoptLayer, loadLayerFile, parseChunkDict, requireConsistent, type Traits } from "../layer-file.ts";
 import { bootstrapDestination, readPrefetchPatterns } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
 import {
@@ -176,8 +176,7 @@ async function build(context: Context, flags: CreateFlags, options: CreateOption
   }
   if (flags.parentBootstrap) {
     const file = await loadLayerFile(flags.parentBootstrap, "parent bootstrap", log);
-    requireConsistent(traits, file.traits);
-    options.parent = file.image;
+    options.parent = adoptLayer(file, traits);
   }
   return await createImage(options);
 }

@@ -13,7 +13,7 @@ import { type Command, Option } from "commander";
 import { namePrefix } from "../bootstrap-file.ts";
 import type { Context } from "../context.ts";
 import { NydusImageError } from "../errors.ts";
-import { type LayerFile, loadLayerFile, parseChunkDict, requireConsistent } from "../layer-file.ts";
+import { adoptLayer, type LayerFile, loadLayerFile, parseChunkDict, requireConsistent } from "../layer-file.ts";
 import { bootstrapDestination, readPrefetchPatterns } from "../options.ts";
 import { writeOutputJson } from "../output-json.ts";
 
@@ -68,14 +68,15 @@ async function merge(context: Context, sources: readonly string[], flags: MergeF
   const dictionary =
     flags.chunkDict === undefined ? undefined : await loadLayerFile(parseChunkDict(flags.chunkDict), "chunk dict bootstrap", log);
   const shared = new Set(dictionary?.image.blobs.map(({ id }) => id));
-  const layers: TreeNode[] = parent ? [joinBlobs(parent, blobs)] : [];
+  const layers: TreeNode[] = [];
   const files: LayerFile[] = [];
   for (const [index, path] of sources.entries()) {
     const file = await loadLayerFile(path, "bootstrap", log);
-    requireConsistent((dictionary ?? parent ?? files[0] ?? file).traits, file.traits);
+    requireConsistent((dictionary ?? files[0] ?? file).traits, file.traits);
+    if (parent && index === 0) layers.push(joinBlobs(adoptLayer(parent, file.traits), blobs));
     files.push(file);
     nameBlob(file, shared, { lists, index, accessible: flags.config !== undefined });
-    layers.push(joinBlobs(file, blobs));
+    layers.push(joinBlobs(file.image, blobs));
   }
   if (files[0].traits.isTarfs && parent) throw new NydusImageError("IMAGE_SOURCE", tarfsConflict("--parent-bootstrap"));
   if (files[0].traits.isTarfs && shared.size > 0) throw new NydusImageError("IMAGE_SOURCE", tarfsConflict("--chunk-dict"));
@@ -157,7 +158,7 @@ function readLists(flags: MergeFlags, sourceCount: number): Lists {
 }
 
 /** The tree of an image whose blobs were named: layers that share a blob share its row. */
-function joinBlobs({ image }: LayerFile, known: Map<string, BlobEntry>): TreeNode {
+function joinBlobs(image: LayerFile["image"], known: Map<string, BlobEntry>): TreeNode {
   for (const blob of image.blobs) {
     const same = known.get(blob.id);
     if (same) Object.assign(blob, same);
