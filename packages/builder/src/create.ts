@@ -309,7 +309,7 @@ async function readSource(options: CreateOptions, writer: BlobWriter): Promise<R
   const files = new FileStore(writer);
   const top = Buffer.from(source.path.replace(/\/+$/, "")).toString("latin1").length;
   const isExternal = (path: string) => source.external?.has(path.slice(top)) ?? false;
-  const split = (root: TreeNode) => source.external && takeExternal(root, source.external, options.chunkSize, options.digester);
+  const split = (root: TreeNode) => source.external && fitting(options, takeExternal(root, source.external, options.digester));
   if (!options.parent && options.prefetch.policy === "none") {
     // Data is stored in the order of numbering, which is that of the scan: both go on together.
     const { root, entryCount } = await scanDirectory(scan, (node, path) => (isExternal(path) ? undefined : files.store(node, path)));
@@ -332,6 +332,13 @@ async function readSource(options: CreateOptions, writer: BlobWriter): Promise<R
   await writer.settle();
   const listed = options.prefetch.policy === "blob" ? new Set([...first].flatMap(({ chunks }) => chunks)) : new Set<StoredChunk>();
   return { root, entryCount: tree.entryCount, order, listed, external };
+}
+
+/** @throws BuilderError BUILD_SOURCE: its chunks are not of the parent's size, with which they share a bootstrap */
+function fitting({ parent, chunkSize }: CreateOptions, external: ExternalTree): ExternalTree {
+  const isAlone = parent === undefined || parent.blobs.length === 0;
+  if (isAlone || external.chunkSize === undefined || external.chunkSize === chunkSize) return external;
+  throw new BuilderError("BUILD_SOURCE", `the external files have chunks of ${external.chunkSize} bytes, the parent of ${chunkSize}`);
 }
 
 /** Stores files of a directory, those of several names once. */
@@ -368,7 +375,7 @@ export function writeExternalBootstrap(options: CreateOptions, { root, hasXattr,
     root: tree,
     nodeCount: order.length,
     blobs,
-    chunkSize: options.chunkSize,
+    chunkSize: external?.chunkSize ?? options.chunkSize,
     compressor: compressorNumbers[options.compressor],
     digester: digesterNumbers[options.digester],
     cipher: blobs.some(({ cipher }) => cipher !== 0) ? 1 : 0,

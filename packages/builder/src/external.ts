@@ -1,9 +1,11 @@
 /** Files of a directory whose data lie in blobs that others made: the tree that stands for them. Source: spec/nydus-image.md, section 6.2 */
 import { blobFeatures, chunkFlags } from "@nydus-ts/rafs-format";
 import { type BlobEntry, newBlobEntry, TreeNode } from "@nydus-ts/rafs-format/writer";
+import { Artifact, type Destination } from "./artifact.ts";
+import { BlobTail } from "./blob-tail.ts";
 import { digesterNumbers } from "./codecs.ts";
 import { BuilderError } from "./errors.ts";
-import { blobsMax, chunksPerBlobMax } from "./limits.ts";
+import { blobsMax, chunkSizeMax, chunkSizeMin, chunksPerBlobMax } from "./limits.ts";
 import { printable } from "./sources/directory.ts";
 
 /** Where the data of one file lie. */
@@ -28,35 +30,47 @@ export type ExternalFiles = ReadonlyMap<string, ExternalFile>;
 export interface ExternalTree {
   root: TreeNode;
   blobs: BlobEntry[];
+  /** of all its files; undefined if none has data */
+  chunkSize: number | undefined;
 }
 
 /**
  * Takes the external files out of a tree. Directories that hold nothing else go with them.
  * @throws BuilderError BUILD_SOURCE: a file is missing, or the attributes contradict each other; BUILD_LIMIT
  */
-export function takeExternal(
-  root: TreeNode,
-  files: ExternalFiles,
-  chunkSize: number,
-  digester: keyof typeof digesterNumbers,
-): ExternalTree {
-  const taken = new Taken(chunkSize, digesterNumbers[digester]);
+export function takeExternal(root: TreeNode, files: ExternalFiles, digester: keyof typeof digesterNumbers): ExternalTree {
+  const taken = new Taken(digesterNumbers[digester]);
   const external = taken.split(root, "", files);
   for (const path of files.keys()) {
     if (!taken.paths.has(path)) throw new BuilderError("BUILD_SOURCE", `the external file ${printable(path)} is not in the directory`);
   }
-  return { root: external, blobs: taken.finish() };
+  return { root: external, blobs: taken.finish(), chunkSize: taken.chunkSize };
+}
+
+/**
+ * Writes a bootstrap as a blob that holds nothing else, as images are handed on whose bootstraps lie in their blobs. Returns its path.
+ * @throws BuilderError BUILD_OUTPUT
+ */
+export async function writeBootstrapBlob(bootstrap: Buffer, options: { destination: Destination; toc: boolean }): Promise<string> {
+  await using artifact = await Artifact.create(options.destination);
+  const tail = new BlobTail(artifact, { inlineBootstrap: true, toc: options.toc, hashDigests: false });
+  await tail.appendBootstrap(bootstrap);
+  await tail.appendToc(undefined);
+  return await artifact.commit(artifact.digest().toString("hex"));
 }
 
 class Taken {
   readonly paths = new Set<string>();
   readonly #blobs: Array<BlobEntry | undefined> = [];
-  readonly #chunkSize: number;
   readonly #digester: number;
+  #chunkSize: { value: number; path: string } | undefined;
 
-  constructor(chunkSize: number, digester: number) {
-    this.#chunkSize = chunkSize;
+  constructor(digester: number) {
     this.#digester = digester;
+  }
+
+  get chunkSize(): number | undefined {
+    return this.#chunkSize?.value;
   }
 
   split(directory: TreeNode, path: string, files: ExternalFiles): TreeNode {
@@ -86,8 +100,13 @@ class Taken {
     const refuse = (why: string): never => {
       throw new BuilderError("BUILD_SOURCE", `the external file ${printable(path)} ${why}`);
     };
-    if (file.chunkSize !== this.#chunkSize)
-      refuse(`has chunks of ${file.chunkSize} bytes, the image of ${this.#chunkSize}: give --chunk-size`);
+    const { chunkSize } = file;
+    if (chunkSize < chunkSizeMin || chunkSize > chunkSizeMax || !Number.isInteger(Math.log2(chunkSize)))
+      refuse(`has chunks of ${chunkSize} bytes; an image's are of a power of two, from ${chunkSizeMin} to ${chunkSizeMax}`);
+    this.#chunkSize ??= { value: chunkSize, path };
+    const { value, path: first } = this.#chunkSize;
+    if (chunkSize !== value)
+      refuse(`has chunks of ${chunkSize} bytes, ${printable(first)} of ${value}: an image records one size for all its files`);
     const blob = this.#blob(path, file);
     const count = Math.ceil(node.size / file.chunkSize);
     if (count > file.crcs.length) refuse(`has ${count} chunks and ${file.crcs.length} crcs: invalid crc index ${file.crcs.length}`);

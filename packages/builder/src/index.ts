@@ -18,7 +18,7 @@ export {
 } from "./create.ts";
 export { type BlobKey, newBlobKey } from "./encryption.ts";
 export { BuilderError, type BuilderErrorCode } from "./errors.ts";
-export type { ExternalFile, ExternalFiles } from "./external.ts";
+export { type ExternalFile, type ExternalFiles, writeBootstrapBlob } from "./external.ts";
 export { applyLayers, readArchive, readLayerTree } from "./layer-tree.ts";
 export { chunkSizeDefault, chunkSizeMax, chunkSizeMin } from "./limits.ts";
 export { type LoadedImage, loadChunks, loadImage, withoutInlinedBootstrap } from "./load-tree.ts";

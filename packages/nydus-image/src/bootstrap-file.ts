@@ -53,9 +53,10 @@ export async function readBootstrapFile(path: string): Promise<BootstrapFile> {
     };
     const head = await read(0, Math.min(size, 4096));
     const isBootstrap = isBootstrapV6(head) || head.subarray(0, 4).equals(rafsV5MagicBytes);
-    const tail = isBootstrap ? undefined : await read(size - tocTailBytes(size), tocTailBytes(size));
-    const section = tail && findInlinedBootstrap(tail, size);
-    if (!tail || !section) {
+    const tail = await read(size - tocTailBytes(size), tocTailBytes(size));
+    const section = findInlinedBootstrap(tail, size);
+    // A blob without data begins with its bootstrap, too.
+    if (!section || (isBootstrap && section.offset !== 0)) {
       if (size > bootstrapFileBytesMax)
         throw new NydusImageError("IMAGE_FILE", `${path} has ${size} bytes and is no RAFS blob with a bootstrap inside`);
       const bytes = await read(0, size);

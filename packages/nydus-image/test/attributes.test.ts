@@ -63,9 +63,45 @@ describe("create --attributes", () => {
   });
 
   test.each([
+    ["5", ["--external-blob"], []],
+    ["6", ["--external-blob"], ["--features", "blob-toc"]],
+    ["6", [], []],
+  ])(
+    "version %s, --blob-inline-meta %j %j: the second bootstrap is in a blob, and says the chunk size of its files",
+    async (version, external, more) => {
+      using work = new TemporaryDirectory();
+      const blob = randomBytes(40_960);
+      const blobId = createHash("sha256").update(blob).digest("hex");
+      const crcs = [0, 8192].map((start) => crc32c(blob.subarray(start, Math.min(start + 8192, 10_000))).toString(16));
+      for (const name of ["tree", "blobs"]) mkdirSync(work.join(name));
+      writeFileSync(work.join("tree/weights"), "");
+      writeFileSync(work.join("tree/readme"), "of this image");
+      writeFileSync(work.join("blobs", blobId), blob);
+      const words = `type=external blob_index=0 blob_id=${blobId} chunk_size=8192 compressed_size=40960 file_size=10000`;
+      writeFileSync(work.join("attributes"), `weights ${words} chunk_0_compressed_offset=0 crcs=${crcs.join(",")}\n`);
+      const argv = ["create", "-v", version, "--blob-inline-meta", "-D", work.join("blobs"), "-J", work.join("json"), ...more];
+      const place = external.flatMap((option) => [option, work.join("external")]);
+      expect(await run([...argv, ...place, "--attributes", work.join("attributes"), work.join("tree")])).toMatchObject({ code: 0 });
+      const { external_bootstrap: bootstrap, external_blobs: ids } = JSON.parse(readFileSync(work.join("json"), "utf8"));
+      expect(ids).toEqual([blobId]);
+      expect(readdirSync(work.join("blobs"))).toHaveLength(external.length > 0 ? 2 : 3);
+      expect(await run(["check", bootstrap])).toMatchObject({
+        stdout: expect.stringContaining(version === "6" ? "chunk size: 8192" : blobId),
+      });
+      expect(await run(["unpack", "-D", work.join("blobs"), "--output", work.join("tar"), bootstrap])).toMatchObject({
+        code: 0,
+        stderr: "",
+      });
+      const found = readFileSync(work.join("tar")).toString("latin1");
+      expect([found.includes(blob.subarray(0, 10_000).toString("latin1")), found.includes("of this image")]).toEqual([true, false]);
+    },
+  );
+
+  test.each([
     [line("d/none"), "is not in the directory"],
     [line("d"), "is no regular file"],
-    [line("d/f").replace("4096", "8192"), "give --chunk-size"],
+    [line("d/f").replace("4096", "64MiB"), "has chunks of 67108864 bytes; an image's are of a power of two, from 4096 to 16777216"],
+    [`${line("d/f")}\n${line("d/g").replace("4096", "8192")}`, "/d/g has chunks of 8192 bytes, /d/f of 4096: an image records one size"],
     [line("d/f").replace("1MiB", "4096"), "it must begin at a multiple of 4096 and end within"],
     [line("d/f").replace("crcs=1,2,3", "crcs=1"), "invalid crc index 1"],
     [line("d/f").replace("blob_index=0", "blob_index=1"), "no external file names blob 0"],
@@ -78,7 +114,7 @@ describe("create --attributes", () => {
     using work = new TemporaryDirectory();
     mkdirSync(work.join("tree/d"), { recursive: true });
     mkdirSync(work.join("out"));
-    writeFileSync(work.join("tree/d/f"), "x".repeat(9000));
+    for (const name of ["f", "g"]) writeFileSync(work.join("tree/d", name), "x".repeat(9000));
     writeFileSync(work.join("attributes"), text);
     const argv = [
       "create",
@@ -103,15 +139,13 @@ describe("create --attributes", () => {
 
   test.each([
     [["-t", "tar-rafs"], "conflicts with '--attributes'"],
-    [["--blob-inline-meta"], "give --bootstrap"],
+    [["--blob-inline-meta", "-b", "blob"], "give --external-blob or --blob-dir"],
   ])("with %j it is refused", async (options, words) => {
     using work = new TemporaryDirectory();
     const argv = [
       "create",
       ...options,
-      "-D",
-      work.path,
-      ...(options.includes("-t") ? ["-B", work.join("boot")] : []),
+      ...(options.includes("-t") ? ["-D", work.path, "-B", work.join("boot")] : []),
       "--attributes",
       "/dev/null",
       work.path,

@@ -92,8 +92,8 @@ export function parseBatchSize(flags: Pick<CreateFlags, "batchSize" | "fsVersion
 export function checkType(context: Context, flags: CreateFlags, type: SourceType, isGiven: (option: string) => boolean): CreatedCompressor {
   if (flags.attributes !== undefined && type !== "directory" && type !== "dir-rafs")
     refuse(`conversion type '${type}' conflicts with '--attributes': only files of a directory can lie in blobs of others`);
-  if (flags.attributes !== undefined && flags.blobInlineMeta)
-    refuse("--blob-inline-meta has no place for the second bootstrap that --attributes makes: give --bootstrap");
+  if (flags.attributes !== undefined && flags.blobInlineMeta && flags.externalBlob === undefined && flags.blobDir === undefined)
+    refuse("with --blob-inline-meta the second bootstrap that --attributes makes goes into a blob too: give --external-blob or --blob-dir");
   if (!isReferenceType(type)) {
     if (flags.encrypt && flags.fsVersion === "5") refuse("'--encrypt' conflicts with '--fs-version 5', only V6 is supported");
     return flags.blobCacheDir === undefined ? flags.compressor : "none";

@@ -5,6 +5,7 @@ import {
   createImage,
   loadChunks,
   newBlobKey,
+  writeBootstrapBlob,
   writeExternalBootstrap,
   writeFileWhole,
 } from "@nydus-ts/builder";
@@ -37,7 +38,10 @@ export function addCreate(program: Command, context: Context): void {
     .addOption(new Option("-B, --bootstrap <path>", "file for the metadata").conflicts("blobInlineMeta"))
     .option("-D, --blob-dir <dir>", "directory for the blob, and for the bootstrap without --bootstrap")
     .option("-b, --blob <path>", "file for the data blob")
-    .option("--external-blob <path>", "a file that stays empty: the data of external files are in blobs of others")
+    .option(
+      "--external-blob <path>",
+      "a file that stays empty, since the data of external files are in blobs of others; with --blob-inline-meta, for their bootstrap",
+    )
     .addOption(new Option("--blob-inline-meta", "put the metadata into the data blob").conflicts(["blobId", "bootstrap"]))
     .addOption(new Option("--inline-bootstrap").hideHelp())
     .addOption(new Option("--blob-id <id>", "id of the blob; default: its SHA-256").default("", "none"))
@@ -138,9 +142,10 @@ async function create(context: Context, source: string, flags: CreateFlags, isGi
     throw new Error("build failed", { cause });
   });
   const storedBytes = result.statistics.uncompressedBytes - result.statistics.deduplicatedBytes;
-  const externalBootstrap = await writeExternal(options, result);
-  // The data are in blobs of others: the file that the original makes for them stays empty.
-  if (flags.externalBlob !== undefined) await writeFileWhole(flags.externalBlob, new Uint8Array(0));
+  const isInline = flags.attributes !== undefined && flags.blobInlineMeta === true;
+  const externalBootstrap = isInline ? await writeExternalBlob(flags, options, result) : await writeExternal(options, result);
+  // The data are in blobs of others: the file that the original makes for them stays empty where it does not take the bootstrap in.
+  if (flags.externalBlob !== undefined && !isInline) await writeFileWhole(flags.externalBlob, new Uint8Array(0));
   report(context, flags, options, result, externalBootstrap);
   await writeOutputJson(
     flags.outputJson,
@@ -187,6 +192,12 @@ async function writeExternal(options: CreateOptions, result: CreateResult): Prom
   const path = `${result.bootstrapPath.replace(/(?<=[^/])\.[^./]*$/, "")}.external`;
   await writeFileWhole(path, writeExternalBootstrap(options, result));
   return path;
+}
+
+/** Beside a blob with its bootstrap inside, a second one. */
+async function writeExternalBlob(flags: CreateFlags, options: CreateOptions, result: CreateResult): Promise<string> {
+  const destination = flags.externalBlob === undefined ? { directory: flags.blobDir! } : { file: flags.externalBlob };
+  return await writeBootstrapBlob(writeExternalBootstrap(options, result), { destination, toc: options.toc });
 }
 
 function blobIds(flags: CreateFlags, result: CreateResult): string[] {
