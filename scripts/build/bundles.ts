@@ -32,6 +32,7 @@ export const programs: readonly string[] = [...Object.keys(executables), ...Obje
 const nativePackages: Readonly<Record<string, (architecture: string) => string>> = {
   koffi: (architecture) => `@koromix/koffi-linux-${architecture}`,
   "@napi-rs/blake-hash": (architecture) => `@napi-rs/blake-hash-linux-${architecture}-gnu`,
+  "@node-rs/crc32": (architecture) => `@node-rs/crc32-linux-${architecture}-gnu`,
   "lz4-napi": (architecture) => `@antoniomuso/lz4-napi-linux-${architecture}-gnu`,
 };
 
@@ -85,7 +86,7 @@ function keepNativeOutside(used: Set<string>): Plugin {
   return {
     name: "native packages stay outside",
     setup(context) {
-      context.onResolve({ filter: /^(koffi|@napi-rs\/blake-hash|lz4-napi)$/ }, ({ path }) => {
+      context.onResolve({ filter: /^(koffi|@napi-rs\/blake-hash|@node-rs\/crc32|lz4-napi)$/ }, ({ path }) => {
         used.add(path);
         return { path, external: true };
       });

@@ -1,8 +1,8 @@
 /** Names, numbers and encoders of compressors and digests. Source: spec/rafs.md, section 1.2; spec/nydus-image.md, sections 5.3 and 5.4 */
 import { createHash, hash } from "node:crypto";
-import { zstdCompressSync } from "node:zlib";
 import { blake3 } from "@napi-rs/blake-hash";
 import { compressSync as lz4Compress } from "lz4-napi";
+import { compressZstd } from "./zstd.ts";
 
 export const compressorNumbers = { none: 0, lz4_block: 1, gzip: 2, zstd: 3 } as const;
 export type Compressor = "none" | "lz4_block" | "zstd";
@@ -12,29 +12,38 @@ export type Digester = keyof typeof digesterNumbers;
 /** lz4-napi puts the uncompressed size in front of the block; RAFS knows it from the chunk record. */
 const lz4SizePrefixBytes = 4;
 
-/** Largest output of zstd for `size` bytes. Source: ZSTD_COMPRESSBOUND in zstd.h */
-export function zstdBound(size: number): number {
-  return size + (size >>> 8) + (size < 131072 ? (131072 - size) >>> 11 : 0);
-}
-
 export interface Compressed {
   bytes: Uint8Array;
   compressed: boolean;
 }
 
-/**
- * Compresses in this thread. What does not get smaller is kept as it is.
- *
- * zstd only by its synchronous call: it hands everything over at once, so the frame records its content size and is made in one shot. The
- * asynchronous call gives other bytes, and an image must not depend on the path its chunks took.
- */
+/** Compresses in this thread. What does not get smaller is kept as it is. */
 export function compressHere(data: Uint8Array, compressor: Compressor): Compressed {
-  if (compressor === "none" || data.length === 0) return { bytes: data, compressed: false };
-  const bytes =
-    compressor === "zstd"
-      ? zstdCompressSync(data, { chunkSize: Math.max(64, zstdBound(data.length)) })
-      : lz4Compress(Buffer.from(data.buffer, data.byteOffset, data.length)).subarray(lz4SizePrefixBytes);
-  return bytes.length < data.length ? { bytes, compressed: true } : { bytes: data, compressed: false };
+  const bytes = encode(data, compressor);
+  return bytes.length < data.length ? { bytes: new Uint8Array(bytes), compressed: true } : { bytes: data, compressed: false };
+}
+
+/** Compresses in place. Returns how many bytes that gives; as many as before: it does not get smaller, or `refuses` said so, and is as it was. */
+export function compressInPlace(data: Uint8Array, compressor: Compressor, refuses: (bytes: Uint8Array) => boolean): number {
+  const bytes = encode(data, compressor);
+  if (bytes.length >= data.length || refuses(bytes)) return data.length;
+  data.set(bytes);
+  return bytes.length;
+}
+
+/** Valid until the next call in this thread. */
+function encode(data: Uint8Array, compressor: Compressor): Uint8Array {
+  if (compressor === "none" || data.length === 0) return data;
+  return compressor === "zstd" ? compressZstd(data) : encodeLz4(data);
+}
+
+let lastLz4: Buffer<ArrayBuffer> | undefined;
+
+/** lz4-napi makes a buffer for each output. Left to the garbage collector, 30 to 60 MiB of them gather in each thread. */
+function encodeLz4(data: Uint8Array): Uint8Array {
+  lastLz4?.buffer.transfer(0);
+  lastLz4 = lz4Compress(Buffer.from(data.buffer, data.byteOffset, data.length)) as Buffer<ArrayBuffer>;
+  return lastLz4.subarray(lz4SizePrefixBytes);
 }
 
 export function digest(data: Uint8Array, digester: Digester): Uint8Array {

@@ -33,10 +33,7 @@ export const jobsPerThreadMax = 2;
 /** Bytes that are packed before threads are started: starting one takes 40 ms, which a small image should not pay. */
 export const threadStartBytes = 2 * 1024 * 1024;
 
-/** Bytes of chunks after which a thread collects the output buffers of its encoders. */
-export const threadGarbageBytesMax = 12 * 1024 * 1024;
-
-/** The same where a collection of young objects is enough, which is quick: for the buffers of a decoder. */
+/** Bytes of a decoder's buffers that were used and dropped, after which young objects are collected. */
 export const youngGarbageBytesMax = 2 * 1024 * 1024;
 
 /** Bytes gathered before they are written to the output file, so that tiny chunks do not cost a system call each. */

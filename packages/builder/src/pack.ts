@@ -3,8 +3,8 @@
  * compressed, many chunks at a time, all in one buffer. Worker threads and the main thread run this same code, so the bytes are the same.
  */
 import { closeSync, openSync, readSync } from "node:fs";
-import { crc32c } from "@nydus-ts/rafs-format";
-import { type Compressor, compressHere, type Digester, digestInto } from "./codecs.ts";
+import { crc32c } from "@node-rs/crc32";
+import { type Compressor, compressInPlace, type Digester, digestInto } from "./codecs.ts";
 import { looksPadded } from "./encryption.ts";
 
 export const digestBytes = 32;
@@ -55,6 +55,7 @@ export function packHere(job: PackJob): Packed | ReadFailure {
     checksums: new Uint32Array(count),
     storedLengths: new Uint32Array(count),
   };
+  const refuses = (bytes: Uint8Array): boolean => job.encrypted && looksPadded(bytes);
   using reader = new PieceReader();
   let start = 0;
   for (let i = 0; i < count; i++) {
@@ -68,17 +69,10 @@ export function packHere(job: PackJob): Packed | ReadFailure {
       digestInto(packed.digests, i * digestBytes, data, digester);
       packed.checksums[i] = crc32c(data);
     }
-    packed.storedLengths[i] = plain?.[i] ? length : compressInPlace(data, compressor, job.encrypted);
+    packed.storedLengths[i] = plain?.[i] ? length : compressInPlace(data, compressor, refuses);
     start = pieceStart(start + length);
   }
   return packed;
-}
-
-function compressInPlace(data: Buffer, compressor: Compressor, encrypted: boolean): number {
-  const { bytes, compressed } = compressHere(data, compressor);
-  if (!compressed || (encrypted && looksPadded(bytes))) return data.length;
-  data.set(bytes);
-  return bytes.length;
 }
 
 /** Reads are synchronous: for the page cache that is faster, and this mostly runs in a thread of its own. The last file stays open. */

@@ -2,7 +2,8 @@
  * Describes a layer that stays as it is: chunks are looked at but not stored, and the blob that is written holds only where they are.
  * Source: spec/nydus-image.md, sections 6.4, 7 and 8; spec/rafs.md, sections 5 and 9
  */
-import { blobFeatures, CHUNK_INFO_V2, chunkFlags, chunkInfoV2Flags, crc32c, ZRAN_CONTEXT } from "@nydus-ts/rafs-format";
+import { crc32c } from "@node-rs/crc32";
+import { blobFeatures, CHUNK_INFO_V2, chunkFlags, chunkInfoV2Flags, ZRAN_CONTEXT } from "@nydus-ts/rafs-format";
 import { type BlobEntry, type ContextArea, newBlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
 import { Artifact, type Destination } from "../artifact.ts";
 import { BlobTail } from "../blob-tail.ts";
