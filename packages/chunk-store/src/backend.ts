@@ -14,6 +14,16 @@ export interface BlobReadOptions {
   readonly priority: ReadPriority;
   /** Fires when somebody begins to wait for what `prefetch` was asked for: from then on it is `demand`. */
   readonly demanded?: AbortSignal;
+  /**
+   * Memory of exactly `range.length` bytes for the answer. A back end may answer with memory of its own instead. When the call rejects,
+   * somebody may still write into it.
+   */
+  readonly into?: Uint8Array;
+  /**
+   * Called with the first bytes of the range, again and again as more of them come; whoever listens can use them while the rest is on its
+   * way. What was shown does not change any more: a second attempt shows memory of its own. A back end may never call it. Must not throw.
+   */
+  readonly onPart?: (bytes: Uint8Array) => void;
 }
 
 /**

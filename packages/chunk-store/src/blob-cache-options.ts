@@ -71,6 +71,12 @@ export interface EnsureOptions {
    * `amplifyBytesMax`. Without it the cache looks for runs of chunk indexes itself.
    */
   readonly sequentialBytes?: number;
+  /**
+   * Gets the data of chunks that are fetched for this call, verified, before they are in the cache file: a reader need not wait for the
+   * disk. The memory is used again after the call. Not called for chunks that were ready, or are in memory since the disk refused them.
+   * Must not throw.
+   */
+  readonly onVerified?: (chunk: number, data: Uint8Array) => void;
 }
 
 /** A piece of one chunk, and where its bytes go. */

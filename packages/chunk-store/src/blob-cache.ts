@@ -307,6 +307,6 @@ export class BlobCache implements AsyncDisposable {
     }
     if (missing.length === 0) this.#counts.hits++;
     else if (kind === "demand") fetcher.widenLater(missing, options.sequentialBytes);
-    return fetcher.fetch(missing, kind, limits);
+    return fetcher.fetch(missing, kind, limits, options.onVerified);
   }
 }

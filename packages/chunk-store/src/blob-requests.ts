@@ -13,6 +13,8 @@ export interface BlobRequest {
   readonly chunkCount: number;
   /** Fires when a reader waits for a request that nobody waited for. */
   readonly demanded?: AbortSignal | undefined;
+  readonly into?: Uint8Array;
+  readonly onPart?: (bytes: Uint8Array) => void;
 }
 
 /** The requests of a cache to its back end: counted, reported, and what fails is a ChunkStoreError. */
@@ -29,12 +31,13 @@ export class BlobRequests {
 
   /** @returns exactly `length` bytes @throws ChunkStoreError CHUNK_BACKEND, CHUNK_DEADLINE; the closing signal's reason */
   async read(request: BlobRequest): Promise<Uint8Array> {
-    const { what, blobId, offset, length, priority, deadlineMs, chunkCount, demanded } = request;
+    const { what, blobId, offset, length, priority, deadlineMs, chunkCount, demanded, into, onPart } = request;
     const begin = performance.now();
     this.counts.fetchRequests++;
     let failure: Error | undefined;
     try {
-      const options = { deadlineMs, priority, signal: this.#closing, ...(demanded === undefined ? {} : { demanded }) };
+      const landing = { ...(into === undefined ? {} : { into }), ...(onPart === undefined ? {} : { onPart }) };
+      const options = { deadlineMs, priority, signal: this.#closing, ...landing, ...(demanded === undefined ? {} : { demanded }) };
       const bytes = await this.#options.backend.read(blobId, { offset, length }, options);
       if (bytes.length === length) return bytes;
       throw new ChunkStoreError("CHUNK_BACKEND", `blob ${blobId}: ${bytes.length} bytes came, ${length} were asked for`);

@@ -1,11 +1,13 @@
 import type { BlobCacheOptions } from "./blob-cache-options.ts";
 import type { BlobRequests } from "./blob-requests.ts";
+import { chunkBuffers } from "./buffer-pool.ts";
 import { ChunkStoreError } from "./errors.ts";
 import type { FetchClass } from "./fetch-class.ts";
 import { FetchQueue, type MergedRange } from "./fetch-queue.ts";
-import type { Flight } from "./flight.ts";
+import type { Flight, OnVerified } from "./flight.ts";
 import type { ItemStore } from "./item-store.ts";
 import { amplifyBytesDefault, backgroundDeadlineMs, fetchAheadBytesMax, fetchesPerBlobMax, prefetchRequestBytesDefault } from "./limits.ts";
+import { RangeLanding } from "./range-landing.ts";
 import type { RunningWork } from "./running-work.ts";
 import { type FetchLane, type FetchScheduler, processScheduler } from "./scheduler.ts";
 import { SequenceDetector } from "./sequence.ts";
@@ -78,10 +80,11 @@ export class Fetcher {
   /**
    * Waits until absent chunks have come.
    *
+   * @param onVerified  gets those that come through the network, before they are in the cache
    * @returns a chunk that came but could not be stored, if any
    * @throws ChunkStoreError as `BlobCache.ensure`
    */
-  async fetch(absent: readonly number[], kind: FetchClass, limits: WaitLimits): Promise<number | undefined> {
+  async fetch(absent: readonly number[], kind: FetchClass, limits: WaitLimits, onVerified?: OnVerified): Promise<number | undefined> {
     const { items, store, isReady, closing } = this.#parts;
     let missing = absent;
     let unstored: number | undefined;
@@ -91,7 +94,7 @@ export class Fetcher {
       missing = missing.filter((chunk) => !kept.includes(chunk));
       if (missing.length === 0) break;
       try {
-        await this.#fly([...new Set(missing.map((chunk) => items.itemOf(chunk)))], kind, limits);
+        await this.#fly([...new Set(missing.map((chunk) => items.itemOf(chunk)))], kind, limits, onVerified);
         missing = missing.filter((chunk) => !isReady(chunk));
         // What is still absent came and could not be stored; it may have been pushed out of memory again by others.
         unstored ??= missing[0];
@@ -147,7 +150,7 @@ export class Fetcher {
   }
 
   /** Waits for the flights of items, new or under way. */
-  async #fly(items: readonly number[], kind: FetchClass, limits: WaitLimits): Promise<void> {
+  async #fly(items: readonly number[], kind: FetchClass, limits: WaitLimits, onVerified: OnVerified | undefined): Promise<void> {
     const blobId = this.#parts.options.blob.id;
     const queue = this.#queue;
     if (queue.size + items.length > fetchesPerBlobMax) {
@@ -157,6 +160,7 @@ export class Fetcher {
     for (const flight of flights) {
       flight.waiters++;
       flight.deadlineAt = Math.max(flight.deadlineAt, limits.deadlineAt);
+      if (onVerified !== undefined) flight.listeners.add(onVerified);
     }
     this.#scheduler.poke();
     const land = async (flight: Flight): Promise<void> => {
@@ -171,6 +175,7 @@ export class Fetcher {
     } finally {
       for (const flight of flights) {
         flight.waiters--;
+        if (onVerified !== undefined) flight.listeners.delete(onVerified);
         // Nobody wants it any more and nothing was sent: out of the line.
         if (flight.waiters === 0 && !flight.running && !flight.settled)
           this.#fail(flight, new ChunkStoreError("CHUNK_DEADLINE", "given up by all readers"));
@@ -184,6 +189,8 @@ export class Fetcher {
     const deadlineMs = Math.max(1, kind === "demand" ? latest : backgroundDeadlineMs);
     const demanded = kind === "demand" ? undefined : new AbortController();
     if (demanded !== undefined) for (const flight of flights) flight.onDemand = () => demanded.abort();
+    const landing = new RangeLanding(range, (flight, stored) => this.#land(flight, stored));
+    const memory = chunkBuffers.take(length);
     try {
       const stored = await this.#parts.requests.read({
         what: "chunks",
@@ -194,24 +201,29 @@ export class Fetcher {
         deadlineMs,
         chunkCount: flights.length,
         demanded: demanded?.signal,
+        into: memory,
+        onPart: (bytes) => landing.reached(bytes),
       });
       const besides = flights.reduce((sum, flight) => sum + (kind === "demand" && flight.kind === "ahead" ? flight.length : 0), 0);
       this.#counts.widenedBytes += besides;
       this.#counts[kind === "demand" ? "demandBytes" : kind === "ahead" ? "widenedBytes" : "prefetchBytes"] += length - besides;
       if (kind === "prefetch") this.#counts.prefetchRequests++;
-      for (const flight of flights) {
-        const at = flight.offset - offset;
-        await this.#land(flight, stored.subarray(at, at + flight.length));
-      }
+      landing.reached(stored);
+      await landing.done();
+      // Where the back end used memory of its own, another may still hold this.
+      if (stored.buffer === memory.buffer) chunkBuffers.give(memory);
     } catch (error) {
-      for (const flight of flights) this.#fail(flight, error as Error);
+      for (const flight of landing.giveUp()) this.#fail(flight, error as Error);
+      await landing.done();
     }
   }
 
   async #land(flight: Flight, stored: Uint8Array): Promise<void> {
     const { store, closing, onPrefetched } = this.#parts;
     try {
-      const unstored = await store.store(flight.item, stored, this.#queue.size > 1);
+      const unstored = await store.store(flight.item, stored, this.#queue.size > 1, (chunk, data) => {
+        for (const listener of flight.listeners) listener(chunk, data);
+      });
       this.#queue.drop(flight);
       if (flight.kind === "prefetch") onPrefetched(flight.item);
       flight.resolve(unstored);

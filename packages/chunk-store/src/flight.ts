@@ -3,6 +3,9 @@ import type { FetchClass } from "./fetch-class.ts";
 /** Chunks of an item that are verified but could not be written, by index. */
 export type Unstored = ReadonlyMap<number, Uint8Array>;
 
+/** Gets the verified data of a chunk, in memory that is used again after the call. Must not throw. */
+export type OnVerified = (chunk: number, data: Uint8Array) => void;
+
 /**
  * One item on its way into the cache, however many callers wait for it. It settles once: with the chunks that could not be written
  * (undefined: all are in the cache), or with a ChunkStoreError; then the item is absent again and the next caller starts anew.
@@ -18,6 +21,8 @@ export class Flight {
   settled = false;
   /** Callers that wait now. */
   waiters = 0;
+  /** Those of them that want the data itself, before it is in the cache. */
+  readonly listeners = new Set<OnVerified>();
   /** `performance.now()` of the latest waiter's deadline. */
   deadlineAt = 0;
   retries = 0;

@@ -1,18 +1,16 @@
 import type { BlobCacheOptions } from "./blob-cache-options.ts";
-import { BufferPool } from "./buffer-pool.ts";
+import { chunkBuffers } from "./buffer-pool.ts";
 import type { ChunkMap } from "./chunk-map.ts";
 import { decodeItem } from "./decode-item.ts";
 import { ChunkStoreError, describeCause } from "./errors.ts";
 import { readAt, writeAt } from "./file-io.ts";
-import type { Unstored } from "./flight.ts";
+import type { OnVerified, Unstored } from "./flight.ts";
 import { verifyRetriesMax } from "./limits.ts";
 import { RunningWork } from "./running-work.ts";
 import type { StoredItems } from "./stored-items.ts";
 import type { SyncQueue } from "./sync-queue.ts";
 import { UnstoredChunks } from "./unstored-chunks.ts";
 import { verifyChunk } from "./verify-chunk.ts";
-
-const pool = new BufferPool();
 
 /** The data file, its map, and what makes both durable. */
 export interface DataStore {
@@ -80,16 +78,17 @@ export class ItemStore {
    * Decodes an item, verifies its chunks and writes those that are not ready.
    *
    * @param busy  other fetches wait for the event loop
+   * @param onVerified  gets each chunk that was not ready before it is written
    * @returns chunks the disk would not take, by index
    * @throws ChunkStoreError CHUNK_DECODE, CHUNK_DIGEST
    */
-  async store(item: number, stored: Uint8Array, busy: boolean): Promise<Unstored | undefined> {
+  async store(item: number, stored: Uint8Array, busy: boolean, onVerified?: OnVerified): Promise<Unstored | undefined> {
     const { info } = this.#items;
     const size = this.#items.decodedSize(item);
     this.counts.bufferedBytes += size;
     let pooled: Uint8Array | undefined;
     try {
-      const decoded = await decodeItem(this.#options.blob, this.#items, item, stored, pool, busy);
+      const decoded = await decodeItem(this.#options.blob, this.#items, item, stored, chunkBuffers, busy);
       pooled = decoded.pooled;
       let refused: Map<number, Uint8Array> | undefined;
       for (const chunk of this.#items.members(item)) {
@@ -98,6 +97,7 @@ export class ItemStore {
         const from = this.#items.contextOf(item) < 0 ? 0 : info.offsetInContext(chunk);
         const data = decoded.data.subarray(from, from + info.uncompressedSize(chunk));
         this.#verify(chunk, data);
+        onVerified?.(chunk, data);
         if (await this.#write(chunk, data)) continue;
         refused ??= new Map();
         refused.set(chunk, Buffer.from(data));
@@ -113,7 +113,7 @@ export class ItemStore {
         { cause: error },
       );
     } finally {
-      if (pooled !== undefined) pool.give(pooled);
+      if (pooled !== undefined) chunkBuffers.give(pooled);
       this.counts.bufferedBytes -= size;
     }
   }
@@ -128,7 +128,7 @@ export class ItemStore {
   async verifyKept(chunk: number): Promise<boolean> {
     const { info } = this.#items;
     const size = info.uncompressedSize(chunk);
-    const data = pool.take(size);
+    const data = chunkBuffers.take(size);
     try {
       const count = await readAt(this.#file.fd, data, info.uncompressedOffset(chunk)).catch(() => 0);
       this.#throwIfOver();
@@ -145,7 +145,7 @@ export class ItemStore {
         );
       return false;
     } finally {
-      pool.give(data);
+      chunkBuffers.give(data);
     }
   }
 

@@ -74,6 +74,9 @@ export const metaBlobOthersMax = 128 * 1024;
 export const syncDelayMs = 500;
 export const syncBytesMax = 32 * 1024 * 1024;
 
+/** Items of one request that are decoded and written at a time: one in a thread while another is written. Those behind them wait. */
+export const landingsPerRequestMax = 2;
+
 /** Items decoded on the event loop; larger ones go to a thread while other work is in flight. 64 KiB are 0.07 ms of zstd. */
 export const decodeInlineBytesMax = 64 * 1024;
 

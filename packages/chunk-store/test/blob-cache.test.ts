@@ -101,6 +101,64 @@ describe.skipIf(golden === undefined)(`a blob of the original as a cache${golden
     expect(cache.stats().widenedBytes).toBeGreaterThan(0);
   });
 
+  test("a chunk is ready as soon as its bytes have come, while the rest of its request is on the way", async () => {
+    await cache.loadMeta({ deadlineMs: 10_000 });
+    const rest = Promise.withResolvers<void>();
+    const read = backend.read.bind(backend);
+    const requests: number[] = [];
+    backend.read = async (blobId, range, options) => {
+      const bytes = await read(blobId, range, options);
+      requests.push(bytes.length);
+      // All but the last byte: what is whole of it is the first chunks.
+      options.onPart?.(bytes.subarray(0, bytes.length - 1));
+      await rest.promise;
+      return bytes;
+    };
+    const whole = cache.ensure([0, 1, 2], { deadlineMs: 10_000, sequentialBytes: 0 });
+    await cache.ensure([0, 1], { deadlineMs: 10_000, sequentialBytes: 0 });
+    expect(requests).toHaveLength(1);
+    expect(bits()).toBe(2);
+    rest.resolve();
+    await whole;
+    expect(bits()).toBe(3);
+  });
+
+  test("what came before a connection broke stays, and only the rest fails", async () => {
+    await cache.loadMeta({ deadlineMs: 10_000 });
+    const read = backend.read.bind(backend);
+    let late: (() => void) | undefined;
+    backend.read = async (blobId, range, options) => {
+      const bytes = await read(blobId, range, options);
+      options.onPart?.(bytes.subarray(0, bytes.length - 1));
+      late = () => options.onPart?.(bytes);
+      throw new Error("cut");
+    };
+    await expect(cache.ensure([0, 1, 2], { deadlineMs: 10_000, sequentialBytes: 0 })).rejects.toMatchObject({ code: "CHUNK_BACKEND" });
+    await expect.poll(bits).toBe(2);
+    // A back end that goes on showing bytes after it gave up changes nothing.
+    late?.();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect([bits(), cache.stats().inFlight]).toEqual([2, 0]);
+  });
+
+  test("a reader gets the verified data before it is in the cache, and never data that is wrong", async () => {
+    await cache.loadMeta({ deadlineMs: 10_000 });
+    const seen: { readonly chunk: number; readonly data: Buffer; readonly ready: number }[] = [];
+    const onVerified = (chunk: number, data: Uint8Array): void => void seen.push({ chunk, data: Buffer.from(data), ready: bits() });
+    backend.spoil = true;
+    await cache.ensure([1], { deadlineMs: 10_000, onVerified }).catch(() => undefined);
+    expect(seen).toEqual([]);
+    backend.spoil = false;
+    await cache.ensure([1], { deadlineMs: 10_000, onVerified });
+    expect(seen.map(({ chunk, ready }) => [chunk, ready])).toEqual([[1, 0]]);
+    const stored = Buffer.alloc(seen[0]!.data.length);
+    await cache.readInto(stored, [{ chunk: 1, offset: 0, length: stored.length, targetOffset: 0 }], { deadlineMs: 10_000 });
+    expect(stored.equals(seen[0]!.data)).toBe(true);
+    // Of a chunk that is ready nothing is told: it is in the cache.
+    await cache.ensure([1], { deadlineMs: 10_000, onVerified });
+    expect(seen).toHaveLength(1);
+  });
+
   test("bytes that come after the cache was closed are written nowhere, not even to a file that got its descriptor", async () => {
     await cache.loadMeta({ deadlineMs: 10_000 });
     const late = Promise.withResolvers<void>();

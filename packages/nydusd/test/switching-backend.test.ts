@@ -41,6 +41,22 @@ test("the last failure is the answer, and without members the unmount is named",
   await expect(backend.read("b", range, options)).rejects.toThrow("only refused");
 });
 
+test("memory that a back end failed with is not offered to the next: the first may still write there", async () => {
+  const offered: (Uint8Array | undefined)[] = [];
+  const backend = new SwitchingBackend();
+  for (const works of [true, false]) {
+    const one = member("any", () => works, []);
+    const read: BlobBackend["read"] = (...parameters) => {
+      offered.push(parameters[2].into);
+      return one.read(...parameters);
+    };
+    backend.add({ ...one, read });
+  }
+  const into = new Uint8Array(1);
+  await backend.read("b", range, { ...options, into });
+  expect(offered).toEqual([into, undefined]);
+});
+
 test("two images with one back end are asked once", async () => {
   const asked: string[] = [];
   const backend = new SwitchingBackend();

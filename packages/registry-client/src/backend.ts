@@ -20,6 +20,10 @@ export interface BlobReadOptions {
   readonly priority: "demand" | "prefetch";
   /** Fires when somebody begins to wait for what `prefetch` was asked for. */
   readonly demanded?: AbortSignal;
+  /** Memory of exactly `range.length` bytes for the answer, if it can be used. When the call rejects, somebody may still write into it. */
+  readonly into?: Uint8Array;
+  /** Called with the first bytes of the range, again as more of them come; they do not change any more. Must not throw. */
+  readonly onPart?: (bytes: Uint8Array) => void;
 }
 
 export interface RegistryBackendOptions {

@@ -7,6 +7,14 @@ export interface Range {
   readonly length: number;
 }
 
+/** Where the bytes of a range go. */
+export interface Landing {
+  /** Exactly `range.length` bytes, used by the first answer; others use memory of their own. When the call rejects, somebody may still write into it. */
+  readonly into?: Uint8Array;
+  /** Called with the first bytes of the range, again as more of them come; they do not change any more. Must not throw. */
+  readonly onPart?: (bytes: Uint8Array) => void;
+}
+
 export function rangeHeader(range: Range): string {
   return `bytes=${range.offset}-${range.offset + range.length - 1}`;
 }
@@ -17,11 +25,11 @@ export function rangeHeader(range: Range): string {
  *
  * @throws RegistryError REGISTRY_RANGE (another range than asked for), REGISTRY_PROTOCOL (short, encoded)
  */
-export async function collectRange(answer: Answer, range: Range, what: string): Promise<Uint8Array> {
-  let skip = await checkRange(answer, range, what);
-  const out = Buffer.allocUnsafeSlow(range.length);
+export async function collectRange(answer: Answer, range: Range, what: string, landing: Landing = {}): Promise<Uint8Array> {
+  let skip = checkRange(answer, range, what);
+  const out = landing.into ?? Buffer.allocUnsafeSlow(range.length);
   let filled = 0;
-  for await (const piece of answer.body) {
+  await answer.each((piece) => {
     let bytes = piece;
     if (skip > 0) {
       const drop = Math.min(skip, bytes.length);
@@ -29,10 +37,13 @@ export async function collectRange(answer: Answer, range: Range, what: string): 
       bytes = bytes.subarray(drop);
     }
     if (filled + bytes.length > range.length) bytes = bytes.subarray(0, range.length - filled);
-    out.set(bytes, filled);
-    filled += bytes.length;
-    if (filled === range.length && answer.status === 200) break;
-  }
+    if (bytes.length > 0) {
+      out.set(bytes, filled);
+      filled += bytes.length;
+      landing.onPart?.(out.subarray(0, filled));
+    }
+    return filled < range.length || answer.status !== 200;
+  });
   if (filled < range.length) {
     throw new RegistryError("REGISTRY_PROTOCOL", `${what}: ${filled} of ${range.length} bytes came from ${answer.url.host}`, {
       request: answer.request,
@@ -43,7 +54,7 @@ export async function collectRange(answer: Answer, range: Range, what: string): 
 }
 
 /** Bytes to skip before the range; throws if the answer is another range. */
-export async function checkRange(answer: Answer, range: Range, what: string): Promise<number> {
+export function checkRange(answer: Answer, range: Range, what: string): number {
   const encoding = answer.header("content-encoding");
   if (encoding !== undefined && encoding !== "identity") {
     throw new RegistryError("REGISTRY_PROTOCOL", `${what}: ${answer.url.host} sends the content encoded as ${encoding.slice(0, 40)}`, {

@@ -1,5 +1,5 @@
 import { type HostConfig, isLoopback, originHost } from "@nydus-ts/mirror-config";
-import { collectRange, type Range, rangeHeader } from "./blob-read.ts";
+import { collectRange, type Landing, type Range, rangeHeader } from "./blob-read.ts";
 import { type BlobStreamOptions, streamBlob } from "./blob-stream.ts";
 import type { Credentials } from "./credentials/credentials.ts";
 import { type Descriptor, MANIFEST_ACCEPT } from "./descriptor.ts";
@@ -219,7 +219,7 @@ export class RegistryClient {
    * @param range  at most READ_BYTES_MAX
    * @throws RegistryError REGISTRY_RANGE (past the end, or a server that does not do ranges), REGISTRY_DEADLINE …
    */
-  async readRange(repository: string, digest: string, range: Range, options: CallOptions): Promise<Uint8Array> {
+  async readRange(repository: string, digest: string, range: Range, options: CallOptions & Landing): Promise<Uint8Array> {
     const what = `reading ${rangeHeader(range)} of blob ${this.host}/${repository}@${checkDigest(digest)}`;
     if (
       !Number.isSafeInteger(range.offset) ||
@@ -232,6 +232,14 @@ export class RegistryClient {
     }
     if (range.length === 0) return new Uint8Array(0);
     using deadline = new Deadline(options.deadlineMs, options.signal);
+    // Answers may run side by side, and what an answer that failed has shown of its bytes stays as it is.
+    let { into } = options;
+    const landing = (): Landing => {
+      const { onPart } = options;
+      const taken = { ...(into === undefined ? {} : { into }), ...(onPart === undefined ? {} : { onPart }) };
+      into = undefined;
+      return taken;
+    };
     return await this.requester.perform(
       {
         ...common(options),
@@ -244,7 +252,7 @@ export class RegistryClient {
         redirectKey: `${repository} ${digest}`,
       },
       deadline,
-      (answer) => collectRange(answer, range, what),
+      (answer) => collectRange(answer, range, what, landing()),
     );
   }
 

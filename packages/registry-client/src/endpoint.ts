@@ -251,6 +251,7 @@ async function settled(answer: Answer): Promise<Answer> {
     body: (async function* () {
       yield Buffer.from(text);
     })(),
+    each: async (onPiece) => void onPiece(Buffer.from(text)),
     text: async (bytesMax) => text.slice(0, bytesMax),
     discard: async () => undefined,
   };

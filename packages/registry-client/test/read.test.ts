@@ -46,6 +46,32 @@ describe("range reads", () => {
     expect(await reader.readRange("a/b", digest, { offset: 0, length: 100_000 }, CALL)).toEqual(blob.subarray(0, 100_000));
   });
 
+  test("bytes are shown as they come, and those of a connection that was cut stay as they were", async () => {
+    const { server, blob, digest, reader } = await setup();
+    server.faults.add({ path: /blobs/ }, { resetAfterBytes: 50_000, times: 1 });
+    const into = new Uint8Array(100_000);
+    const shown: Uint8Array[] = [];
+    const range = { offset: 1000, length: into.length };
+    const answer = await reader.readRange("a/b", digest, range, { ...CALL, into, onPart: (part) => void shown.push(part) });
+    const [first, last] = [shown[0] as Uint8Array, shown.at(-1) as Uint8Array];
+    // The second attempt has memory of its own.
+    expect(first.buffer).toBe(into.buffer);
+    expect(answer.buffer).not.toBe(into.buffer);
+    expect(last).toHaveLength(range.length);
+    for (const part of shown) expect(Buffer.compare(part, blob.subarray(1000, 1000 + part.length))).toBe(0);
+  });
+
+  test("an answer lands in the memory that was offered", async () => {
+    const { server, blob, digest, reader } = await setup();
+    for (const fault of [{}, { ignoreRange: true }]) {
+      const rule = server.faults.add({ path: /blobs/ }, fault);
+      const into = new Uint8Array(4321);
+      expect(await reader.readRange("a/b", digest, { offset: 77, length: into.length }, { ...CALL, into })).toBe(into);
+      expect(Buffer.compare(into, blob.subarray(77, 77 + into.length))).toBe(0);
+      rule.remove();
+    }
+  });
+
   test("a server that stalls, in the header or in the body, ends at the deadline with REGISTRY_DEADLINE", async () => {
     const { server, digest, reader } = await setup();
     for (const fault of [{ stallMs: Number.POSITIVE_INFINITY }, { stallAfterBytes: 10 }]) {

@@ -96,6 +96,22 @@ export function blobBackendSuite(name: string, form: BlobBackendForm): void {
       });
     });
 
+    test("what is shown of a range on its way is the beginning of it, and does not change; offered memory takes that range only", async () => {
+      const backend = await open();
+      const reads = [0, 70_001, 100_000, 200_003].map(async (offset) => {
+        const into = new Uint8Array(100_000);
+        const shown: { readonly part: Uint8Array; readonly hex: string }[] = [];
+        const onPart = (bytes: Uint8Array): void => void shown.push({ part: bytes, hex: Buffer.from(bytes).toString("hex") });
+        const bytes = await backend.read(id, { offset, length: into.length }, { ...demand, into, onPart });
+        expect(Buffer.from(bytes).toString("hex")).toBe(part(offset, into.length));
+        for (const { part: seen, hex } of shown) {
+          expect(hex).toBe(part(offset, seen.length));
+          expect(Buffer.from(seen).toString("hex")).toBe(hex);
+        }
+      });
+      await Promise.all(reads);
+    });
+
     test("two readers of one range: the abort of one is its own reason, the other gets the bytes", async () => {
       const backend = await open();
       const abort = new AbortController();

@@ -97,7 +97,8 @@ export class AlignedBackend implements BlobBackend {
     const demanded = new AbortController();
     options.demanded?.addEventListener("abort", () => demanded.abort(), { once: true });
     const range = { offset, length: Math.min(this.#blockBytes, size - offset) };
-    const bytes = this.#inner.read(blobId, range, { ...options, demanded: demanded.signal });
+    const { into: _, onPart: __, ...limits } = options; // of the caller's range, not of a block
+    const bytes = this.#inner.read(blobId, range, { ...limits, demanded: demanded.signal });
     this.#blocks.set(key, { bytes, demanded });
     try {
       const fetched = await bytes;

@@ -37,16 +37,20 @@ export class SwitchingBackend implements BlobBackend {
 
   async #inTurn<T>(options: BlobReadOptions, run: (member: BlobBackend, options: BlobReadOptions) => Promise<T>): Promise<T> {
     const until = performance.now() + options.deadlineMs;
+    const { into, ...limits } = options;
+    // Of the first attempt: one that failed may still write into it.
+    let memory: Pick<BlobReadOptions, "into"> = into === undefined ? {} : { into };
     let failure: unknown = new NydusdError("MOUNT_BACKEND", "the image is being unmounted; nobody fetches its data any more");
     for (const member of new Set(this.#members)) {
       const deadlineMs = until - performance.now();
       if (deadlineMs <= 0) break;
       try {
-        const result = await run(member, { ...options, deadlineMs });
+        const result = await run(member, { ...limits, ...memory, deadlineMs });
         this.#prefer(member);
         return result;
       } catch (error) {
         failure = error;
+        memory = {};
         if (options.signal?.aborted) break;
       }
     }

@@ -2,6 +2,7 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync,
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MNT_DETACH, mountInfo, umount2 } from "@nydus-ts/linux";
+import type { EnsureOptions } from "@nydus-ts/chunk-store";
 import { type BlobRecord, openBlobMeta, openBootstrap } from "@nydus-ts/rafs-format";
 import { type GoldenCase, readBootstrap } from "@nydus-ts/testkit";
 import type { Engine, RafsMount } from "../../src/engines/engine.ts";
@@ -71,7 +72,7 @@ export class Stage {
 type Blob = RafsMount["blobs"][number];
 
 /** What a test wants to happen when a chunk is asked for that is not ready. */
-export type Fetch = (chunks: readonly number[]) => Promise<void>;
+export type Fetch = (chunks: readonly number[], onVerified: (chunk: number, data: Uint8Array) => void) => Promise<void>;
 
 /**
  * A blob whose uncompressed data file is finished; the test decides which chunks count as ready and what fetching the others does.
@@ -104,9 +105,9 @@ export function finishedBlob(options: {
     layout,
     direct: chunks === undefined,
     fetched,
-    async ensure(wanted: readonly number[]): Promise<void> {
+    async ensure(wanted: readonly number[], { onVerified = () => undefined }: EnsureOptions): Promise<void> {
       fetched.push(...wanted);
-      await options.fetch?.(wanted);
+      await options.fetch?.(wanted, onVerified);
       for (const chunk of wanted) Atomics.or(ready, chunk >> 5, 1 << (chunk & 31));
     },
     async [Symbol.asyncDispose](): Promise<void> {

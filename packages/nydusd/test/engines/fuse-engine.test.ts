@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, writeFileSync } from "node:fs";
-import { readdir, readFile, stat, statfs } from "node:fs/promises";
+import { readFileSync, readSync, writeFileSync } from "node:fs";
+import { open as openFile, readdir, readFile, stat, statfs } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { compareListings, goldenAbsent, goldenCase, goldenDir, listTree, readListing } from "@nydus-ts/testkit";
 import { describe, expect, test } from "vitest";
 import type { Engine } from "../../src/engines/engine.ts";
-import { cachedBlob, mountOf, Stage } from "./fixtures.ts";
+import { cachedBlob, type Fetch, mountOf, Stage } from "./fixtures.ts";
 
 const golden = goldenDir();
 if (golden === undefined) console.log(goldenAbsent);
@@ -118,6 +118,37 @@ describe.skipIf(golden === undefined)("an image served through FUSE", () => {
       gate.resolve();
       for (const child of [killed, patient]) child.kill("SIGKILL");
     }
+  });
+
+  test("a read of one chunk is answered when that has come, however long the disk takes; another chunk of its batch is no answer", async () => {
+    await using stage = new Stage();
+    const entry = goldenCase("small-v6-cachefiles");
+    const never = new Promise<void>(() => undefined);
+    // One page, not the first: the kernel then reads nothing ahead.
+    const page = async (stage: Stage): Promise<string> => {
+      await using file = await openFile(join(stage.mountpoint, largestFile().path));
+      const { bytesRead, buffer } = await file.read(Buffer.alloc(4096), 0, 4096, 8192);
+      return buffer.toString("hex", 0, bytesRead);
+    };
+    await using whole = new Stage();
+    await using finished = cachedBlob(entry, { ready: true });
+    const other = whole.engine();
+    await other.attach(mountOf(entry, [finished]));
+    await other.start();
+    const expected = await page(whole);
+    const fetch: Fetch = ([chunk = 0], onVerified) => {
+      const data = Buffer.alloc(blob.layout[2 * chunk + 1] as number);
+      onVerified(chunk + 1, data);
+      readSync(blob.dataFd, data, 0, data.length, (blob.layout[2 * chunk] as number) * 4096);
+      onVerified(chunk, data);
+      data.fill(0); // its memory is used again
+      return never;
+    };
+    await using blob = cachedBlob(entry, { ready: false, fetch });
+    const engine = stage.engine();
+    await engine.attach(mountOf(entry, [blob]));
+    await engine.start();
+    expect(await page(stage)).toBe(expected);
   });
 
   test("a stop while readers wait for data ends them with an error, and leaves neither mount nor thread", async () => {

@@ -44,6 +44,11 @@ export interface Answer {
   header(name: string): string | undefined;
   headerValues(name: string): string[];
   readonly body: AsyncIterable<Uint8Array>;
+  /**
+   * Hands the body to `onPiece` as it comes, until that returns false: no promise and no turn of the event loop between two pieces.
+   * @throws RegistryError REGISTRY_UNREACHABLE, REGISTRY_ABORTED; what `onPiece` throws
+   */
+  each(onPiece: (piece: Uint8Array) => boolean): Promise<void>;
   /** Reads at most `bytesMax`, then lets go. */
   text(bytesMax: number): Promise<string>;
   discard(): Promise<void>;
@@ -197,6 +202,7 @@ function wrap(request: WireRequest, answer: Dispatcher.ResponseData, release: ()
     header: (name) => values(name)[0],
     headerValues: values,
     body: pieces(body, request, release, traffic),
+    each: (onPiece) => eachPiece(body, request, release, traffic, onPiece),
     async text(bytesMax) {
       const parts: Uint8Array[] = [];
       let bytes = 0;
@@ -230,6 +236,49 @@ async function* pieces(
     body.destroy();
     release();
   }
+}
+
+/** As `pieces`, for a consumer that takes each piece at once. */
+function eachPiece(
+  body: Dispatcher.ResponseData["body"],
+  request: WireRequest,
+  release: () => void,
+  traffic: HostTraffic,
+  onPiece: (piece: Uint8Array) => boolean,
+): Promise<void> {
+  let restMs = request.priority === "prefetch" ? PREFETCH_REST_MAX_MS : 0;
+  return new Promise((resolve, reject) => {
+    let over = false;
+    const end = (): void => {
+      over = true;
+      body.destroy();
+      release();
+      resolve();
+    };
+    const fail = (error: unknown): void => {
+      over = true;
+      body.destroy();
+      release();
+      reject(error);
+    };
+    body.on("data", (piece: Uint8Array) => {
+      if (over) return;
+      try {
+        if (!onPiece(piece)) return end();
+      } catch (error) {
+        return fail(error);
+      }
+      if (restMs <= 0 || traffic.demand.active === 0) return;
+      body.pause();
+      void traffic.demand.quiet(restMs, request.signal, request.demanded).then((tookMs) => {
+        restMs -= tookMs;
+        if (!over) body.resume();
+      });
+    });
+    body.once("end", end);
+    body.once("error", (error: unknown) => fail(translate(error, request, undefined)));
+    body.once("close", end); // cut by `discard`: what is missing is the consumer's to see
+  });
 }
 
 const TLS_CODE = /^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|CRL_|INVALID_CA|HOSTNAME_MISMATCH|EPROTO)/;
