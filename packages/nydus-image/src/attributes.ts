@@ -1,6 +1,7 @@
 /** The file of `create --attributes`, in the form of gitattributes: which files lie in blobs that others made, and where. Source: spec/nydus-image.md, section 6.2 */
 import type { ExternalFile } from "@nydus-ts/builder";
 import { NydusImageError } from "./errors.ts";
+import { parseHumanSize } from "./options.ts";
 
 /** External files by path, one byte per code unit. Lines of other kinds say nothing here. @throws NydusImageError IMAGE_ARGUMENT with the line */
 export function parseAttributes(text: string): Map<string, ExternalFile> {
@@ -35,12 +36,4 @@ export function parseAttributes(text: string): Map<string, ExternalFile> {
     });
   }
   return files;
-}
-
-/** `4096`, `64MiB`, `1MB`; undefined for anything else. */
-function parseHumanSize(text: string): number | undefined {
-  const [, digits, unit = "", binary] = /^([0-9]+)([KMGT]?)(i?)B?$/i.exec(text) ?? [];
-  if (digits === undefined) return undefined;
-  const value = Number(digits) * (binary === "" ? 1000 : 1024) ** ["", "K", "M", "G", "T"].indexOf(unit.toUpperCase());
-  return Number.isSafeInteger(value) ? value : undefined;
 }

@@ -22,6 +22,9 @@ export const bootstrapLayerBytesMax = 1024 * 1024 * 1024;
 /** Blobs that `copy` moves at the same time; each is a stream with a few pieces in memory. Others wait. */
 export const blobsInCopyMax = 5;
 
+/** Bytes of a piece of `copy --push-chunk-size`; each blob in copy keeps one in memory. A larger size is refused. */
+export const pushChunkBytesMax = 256 * 1024 * 1024;
+
 /** Files whose contents `check` compares at the same time; each holds a few chunks. Others wait. */
 export const filesInCheckMax = 8;
 

@@ -65,3 +65,11 @@ export async function bootstrapDestination(options: { bootstrap?: string; blobDi
     throw new NydusImageError("IMAGE_ARGUMENT", `Directory to store blobs does not exist: ${options.blobDir}`);
   return { directory: options.blobDir };
 }
+
+/** `4096`, `64MiB`, `1.5MB`; undefined for anything else. */
+export function parseHumanSize(text: string): number | undefined {
+  const [, digits, unit = "", binary] = /^([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?$/i.exec(text) ?? [];
+  if (digits === undefined) return undefined;
+  const value = Math.round(Number(digits) * (binary === "" ? 1000 : 1024) ** ["", "K", "M", "G", "T"].indexOf(unit.toUpperCase()));
+  return Number.isSafeInteger(value) ? value : undefined;
+}

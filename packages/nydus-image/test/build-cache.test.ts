@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { fetchJson, sha256, startRegistry, temporaryDirectory } from "./convert-support.ts";
 import { putOciImage, succeed, tool } from "./nydusify-support.ts";
@@ -39,6 +39,21 @@ describe.each([[[]], [["--fs-version", "5"]], [["--oci-ref"]], [["--batch-size",
 );
 
 describe("a build cache", () => {
+  test("beside a folder for blobs has blobs of its own, and fills the folder of the next version", async () => {
+    const registry = await startRegistry();
+    const work = temporaryDirectory();
+    const backend = (name: string) => ["--backend-type", "localfs", "--backend-config", JSON.stringify({ dir: work.join(name) })];
+    const [first, second] = ["one", "two"].map((text) => putOciImage(registry, "app", [lower, upper(text)], text)) as [string, string];
+    const cache = ["--build-cache", `${registry.host}/cache/app:1`];
+    await succeed("convert", "--source", first, "--target", `${registry.host}/built:one`, ...cache, ...backend("a"));
+    const { stderr } = await succeed("convert", "--source", second, "--target", `${registry.host}/built:two`, ...cache, ...backend("b"));
+    expect(stderr).toContain("1 layers from the build cache");
+    expect(readdirSync(work.join("b"))).toHaveLength(2);
+    const where = ["--target-backend-type", "localfs", "--target-backend-config", JSON.stringify({ dir: work.join("b") })];
+    const check = await succeed("check", "--source", second, "--target", `${registry.host}/built:two`, ...where);
+    expect(check.stderr).toContain("verified image");
+  });
+
   test("of other options or another version is left alone, and kept beside", async () => {
     const registry = await startRegistry();
     const source = putOciImage(registry, "app", [lower, upper("a")]);
@@ -98,7 +113,7 @@ describe("a build cache", () => {
     [["--build-cache-max-records", "0"], "expected 1 to 200"],
     [["--build-cache-max-records", "201"], "expected 1 to 200"],
     [["--build-cache", "a/b:c", "--reverse"], "it goes without"],
-    [["--build-cache-tag", "c", "--backend-type", "localfs", "--backend-config", '{"dir":"/tmp/x"}'], "it goes without"],
+    [["--build-cache-tag", "c", "--reverse"], "it goes without"],
     [["--build-cache", "oci:/tmp/x"], "is not an image in a registry"],
   ])("is refused with %j", async (options, words) => {
     const registry = await startRegistry();

@@ -54,6 +54,40 @@ describe("a dictionary of versions of an image", () => {
     },
   );
 
+  test("is not used with --oci-ref, which stores no data; the image is that without", async () => {
+    const registry = await startRegistry();
+    const source = putOciImage(registry, "app", [version(1)]);
+    const [dictionary, one, two] = ["dict", "one", "two"].map((tag) => `${registry.host}/app:${tag}`) as [string, string, string];
+    await succeed("convert", "--source", source, "--target", dictionary);
+    await succeed("convert", "--source", source, "--target", one, "--oci-ref");
+    const dict = ["--chunk-dict", `bootstrap:registry:${dictionary}`];
+    expect((await succeed("convert", "--source", source, "--target", two, "--oci-ref", ...dict)).stderr).toContain(
+      "--chunk-dict is not used",
+    );
+    expect(await fetchJson(registry, "app", "two")).toEqual(await fetchJson(registry, "app", "one"));
+  });
+
+  test("is made of images that keep their data in a folder, and has its own in the registry", async () => {
+    const registry = await startRegistry();
+    const work = temporaryDirectory();
+    const backend = ["--backend-type", "localfs", "--backend-config", JSON.stringify({ dir: work.join("blobs") })];
+    const images: string[] = [];
+    for (const number of [1, 2, 3]) {
+      const source = putOciImage(registry, "app", [version(number)], `v1.${number}`);
+      images.push(`${source}-nydus`);
+      await succeed("convert", "--source", source, "--target", `${source}-nydus`, ...backend);
+    }
+    const dictionary = `${registry.host}/dictionaries/app:1`;
+    const argv = ["chunkdict", "generate", "--sources", images.join(","), "--target", dictionary, "--platform", "linux/amd64"];
+    expect((await tool(...argv, "--work-dir", work.join("out"))).stderr).toContain("say where with --backend-type");
+    await succeed(...argv, "--work-dir", work.join("out"), ...backend);
+    const source = putOciImage(registry, "app", [version(6)], "v1.6");
+    const target = `${registry.host}/next/app:v1.6`;
+    await succeed("convert", "--source", source, "--target", target, "--chunk-dict", `bootstrap:registry:${dictionary}`);
+    expect((await pull(registry, "next/app", "v1.6")).manifest.layers[0]!.size).toBeLessThan(40_000);
+    expect((await succeed("check", "--source", source, "--target", target)).stderr).toContain("verified image");
+  });
+
   test("is left out when the image is turned back, and lies beside the data where they are in a folder", async () => {
     const { registry, dictionary, source } = await withDictionary();
     const work = temporaryDirectory();
@@ -93,7 +127,6 @@ describe("what can not be done is told in one line", () => {
     ["bootstrap:registry:HOST/app:v1", [], "is not a nydus image"],
     ["bootstrap:registry:HOST/app:nydus", ["--chunk-size", "0x10000"], "chunk_size"],
     ["bootstrap:registry:HOST/app:nydus", ["--fs-version", "5"], "RAFS version"],
-    ["bootstrap:registry:HOST/app:nydus", ["--oci-ref"], "give one of them"],
   ])("--chunk-dict %s %j", async (argument, options, words) => {
     const registry = await startRegistry();
     const source = putOciImage(registry, "app", [version(1)]);

@@ -1,5 +1,6 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
+import { openBootstrap } from "@nydus-ts/rafs-format";
 import type { TestRegistry } from "@nydus-ts/registry-client/testing";
 import { describe, expect, test } from "vitest";
 import { nydusify } from "../src/index.ts";
@@ -8,12 +9,14 @@ import {
   fetchBlob,
   fetchJson,
   onlyDirectories,
+  pull,
   sha256,
   startRegistry,
   temporaryDirectory,
   upper,
   writeLayout,
 } from "./convert-support.ts";
+import { succeed } from "./nydusify-support.ts";
 import { layerTar, type Outcome, run } from "./support.ts";
 
 const tool = (...argv: string[]): Promise<Outcome> => run(argv, { program: nydusify });
@@ -160,6 +163,63 @@ describe("copy", () => {
     expect((await tool(...argv)).stderr).toContain("0 blobs sent");
   });
 
+  test("with --push-chunk-size larger blobs go in pieces of that size, the others whole", async () => {
+    const { registry, target } = await converted();
+    // Within a registry nothing is sent.
+    const other = await startRegistry();
+    const argv = ["copy", "--source", target, "--target", `${other.host}/pieces:v1`, "--platform", "linux/amd64"];
+    await succeed(...argv, "--push-chunk-size", "100KB");
+    const { layers, config } = JSON.parse((await fetchJson(other, "pieces", "v1")).toString());
+    const sizes = [config, ...layers].map(({ size }: { size: number }) => size);
+    const pieces = sizes.filter((size) => size > 100_000).map((size) => Math.ceil(size / 100_000));
+    expect(pieces.length).toBeGreaterThan(0);
+    expect(other.requests.filter(({ method }) => method === "PATCH")).toHaveLength(pieces.reduce((sum, count) => sum + count, 0));
+    for (const { digest } of layers) expect(await fetchBlob(other, "pieces", digest)).toEqual(await fetchBlob(registry, "app", digest));
+    const refused = await tool(...argv, "--push-chunk-size", "1GiB");
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining("at most 256MiB each")]);
+  });
+
+  test("with --source-backend-type the copy has the blobs of the folder, and a copy of the copy nothing to add", async () => {
+    const work = temporaryDirectory();
+    const backend = (side: string) => [
+      `--${side}backend-type`,
+      "localfs",
+      `--${side}backend-config`,
+      JSON.stringify({ dir: work.join("blobs") }),
+    ];
+    const { registry, source, target } = await converted(...backend(""));
+    const copy = (from: string, to: string) => [
+      "copy",
+      "--source",
+      from,
+      "--target",
+      `${registry.host}/${to}`,
+      "--platform",
+      "linux/amd64",
+    ];
+    await succeed(...copy(target, "whole:v1"), ...backend("source-"));
+    const { manifest, config } = await pull(registry, "whole", "v1");
+    expect(
+      manifest.layers
+        .slice(0, -1)
+        .map(({ digest }) => digest.slice(7))
+        .sort(),
+    ).toEqual(
+      readdirSync(work.join("blobs"))
+        .filter((id) => manifest.layers.some(({ digest }) => digest.endsWith(id)))
+        .sort(),
+    );
+    expect(manifest.layers.length).toBeGreaterThan(1);
+    expect(config.rootfs.diff_ids).toHaveLength(manifest.layers.length);
+    const check = await succeed("check", "--source", source, "--target", `${registry.host}/whole:v1`, "--platform", "linux/amd64");
+    expect(check.stderr).toContain("verified image");
+    await succeed(...copy(`${registry.host}/whole:v1`, "again:v1"), ...backend("source-"));
+    expect(await fetchJson(registry, "again", "v1")).toEqual(await fetchJson(registry, "whole", "v1"));
+    rmSync(work.join("blobs"), { recursive: true });
+    const { code, stderr } = await tool(...copy(target, "none:v1"), ...backend("source-"));
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/level=fatal msg="blob [0-9a-f]{64} of .* is not in /)]);
+  });
+
   test("through an archive and back, the image is the same, and the work directory is gone", async () => {
     const { registry, target } = await converted();
     const work = temporaryDirectory();
@@ -208,6 +268,45 @@ describe("build", () => {
       0,
     );
     expect(readFileSync(work.join("tar")).includes("content")).toBe(true);
+  });
+
+  test("--compact writes the parent's blobs anew, and the new image stands on them", async () => {
+    const work = temporaryDirectory();
+    const out = ["--output-dir", work.join("out")];
+    for (const [name, content] of [
+      ["one", "first".repeat(9000)],
+      ["two", "second"],
+      ["three", "third"],
+    ] as const) {
+      mkdirSync(work.join(name));
+      writeFileSync(work.join(name, "file"), content);
+    }
+    const parent = ["--parent-bootstrap", work.join("out/two.meta")];
+    await succeed("build", "--source-dir", work.join("one"), ...out, "--name", "one");
+    renameSync(work.join("out/one.blob"), work.join("out", JSON.parse(readFileSync(work.join("out/output.json"), "utf8")).blobs[0]));
+    await succeed("build", "--source-dir", work.join("two"), ...out, "--name", "two", "--parent-bootstrap", work.join("out/one.meta"));
+    writeFileSync(work.join("limits"), JSON.stringify({ min_used_ratio: 5, LayersToCompact: "1" }));
+    const limits = ["--compact-config-file", work.join("limits")];
+    await succeed("build", "--source-dir", work.join("three"), ...out, "--name", "three", ...parent, "--compact", ...limits);
+    const ids = openBootstrap(readFileSync(work.join("out/three.meta"))).blobs.map(({ id }) => id);
+    expect(ids).toEqual([...openBootstrap(readFileSync(work.join("out/two.meta.compact"))).blobs.map(({ id }) => id), expect.any(String)]);
+    expect(ids).toHaveLength(2);
+    const unpack = ["unpack", work.join("out/three.meta"), "-D", work.join("out"), "--output", work.join("tar")];
+    expect(await run(unpack)).toMatchObject({ code: 0, stderr: "" });
+    expect(readFileSync(work.join("tar")).includes("third")).toBe(true);
+    writeFileSync(work.join("limits"), '{"min_used_ratio": "few"}');
+    const { code, stderr } = await tool(
+      "build",
+      "--source-dir",
+      work.join("one"),
+      ...out,
+      "--name",
+      "n",
+      ...parent,
+      "--compact",
+      ...limits,
+    );
+    expect([code, stderr]).toEqual([1, expect.stringContaining("expected a number")]);
   });
 
   test.each([

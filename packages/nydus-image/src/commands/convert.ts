@@ -193,7 +193,7 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
   });
   const blobs = await blobStore(flags, target);
   await using dictionary =
-    flags.chunkDict === undefined
+    flags.chunkDict === undefined || flags.ociRef
       ? undefined
       : await openDictionary(flags.chunkDict, { ...registry, skipVerify: flags.chunkDictInsecure ?? false }, { ...format, log });
   await using cacheImage = await openCacheImage(flags, target, { ...registry, skipVerify: flags.buildCacheInsecure ?? false });
@@ -206,6 +206,8 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
       log,
       signal,
     }));
+  if (flags.ociRef && flags.chunkDict !== undefined)
+    log.warn("--chunk-dict is not used: with --oci-ref no data are stored that a dictionary could save");
   const started = performance.now();
   log.info(`converting ${source.name} to ${target.name}`);
   const shared = {
@@ -265,13 +267,11 @@ function checkFlags(flags: ConvertFlags): void {
     Number(flags.buildCacheMaxRecords) > 200
   )
     throw new NydusImageError("IMAGE_ARGUMENT", `invalid --build-cache-max-records ${flags.buildCacheMaxRecords}: expected 1 to 200`);
-  if ((flags.buildCache !== undefined || flags.buildCacheTag !== undefined) && (flags.reverse || flags.backendType !== undefined))
-    throw new NydusImageError("IMAGE_ARGUMENT", "a build cache keeps blobs in a registry: it goes without --backend-type and --reverse");
+  if ((flags.buildCache !== undefined || flags.buildCacheTag !== undefined) && flags.reverse)
+    throw new NydusImageError("IMAGE_ARGUMENT", "a build cache knows what layers become, not what they were: it goes without --reverse");
   if (flags.ociRef && flags.fsVersion === "5") throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref needs --fs-version 6");
   if (flags.ociRef && flags.backendType !== undefined)
     throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref leaves the data in the registry: it can not be combined with --backend-type");
-  if (flags.ociRef && flags.chunkDict !== undefined)
-    throw new NydusImageError("IMAGE_ARGUMENT", "--oci-ref stores no data that --chunk-dict could save: give one of them");
   if (flags.reverse && (flags.ociRef || flags.mergePlatform || flags.withReferrer || flags.backendType !== undefined))
     throw new NydusImageError(
       "IMAGE_ARGUMENT",

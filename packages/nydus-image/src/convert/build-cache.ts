@@ -3,7 +3,6 @@ import { createHash } from "node:crypto";
 import {
   type Descriptor,
   formatPlatform,
-  type ImageSource,
   type ImageManifest,
   MEDIA_TYPES,
   type Platform,
@@ -12,7 +11,7 @@ import {
   type RegistryImage,
 } from "@nydus-ts/registry-client";
 import type { Log } from "../log.ts";
-import { copyBlob } from "./copy-blob.ts";
+import type { BlobStore } from "./blob-store.ts";
 import type { ConvertedLayer } from "./layer.ts";
 import { annotations, nydusMediaTypes } from "./manifest.ts";
 
@@ -84,7 +83,7 @@ export class BuildCache {
   }
 
   /** Adds what this conversion made. What others wrote meanwhile stays. @param from  has the blobs */
-  async save(added: readonly { layer: string; converted: ConvertedLayer }[], platform: Platform, from: ImageSource): Promise<void> {
+  async save(added: readonly { layer: string; converted: ConvertedLayer }[], platform: Platform, from: BlobStore): Promise<void> {
     const { log, recordsMax, signal } = this.#options;
     try {
       const manifests = await this.#read();
@@ -96,8 +95,7 @@ export class BuildCache {
         if (!records.has(layer)) records.set(layer, cacheLayer(layer, converted));
       }
       if (records.size === before) return;
-      for (const blob of records.values())
-        if (!(await this.#image.hasBlob(blob.digest))) await copyBlob(blob, from, this.#image, { signal });
+      for (const blob of records.values()) if (!(await this.#image.hasBlob(blob.digest))) await from.give(blob, this.#image, { signal });
       const written = await this.#writeManifest([...records.values()], platform);
       const others = manifests.filter((each) => each !== own).map(({ descriptor }) => descriptor);
       const index = { schemaVersion: 2, mediaType: MEDIA_TYPES.ociIndex, manifests: [...others, written] };

@@ -1,7 +1,7 @@
 /** An OCI image becomes a nydus image: all layers at once, then one bootstrap over them. Source: spec/nydusify.md, section 2; spec/images.md */
 import { createHash } from "node:crypto";
 import { type BlobEntry, CompressPool, cloneTree, compressorNumbers, digesterNumbers, mergeLayers } from "@nydus-ts/builder";
-import { type Descriptor, type ImageManifest, LayoutImage, MEDIA_TYPES, type Platform, RegistryImage } from "@nydus-ts/registry-client";
+import { type Descriptor, type ImageManifest, MEDIA_TYPES, type Platform, RegistryImage } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import { configBytesMax, layersInFlightMax, layersMax } from "../limits.ts";
 import { packBootstrapLayer } from "./bootstrap-layer.ts";
@@ -189,7 +189,7 @@ class Conversion {
     const { target, blobs } = this.#options;
     const { signal } = this.#together;
     const used = referred.filter(({ id }) => dictionary.blobs.some((blob) => blob.id === id));
-    const store = blobs.inTarget ? undefined : { blobs, workDirectory: this.#workDirectory };
+    const store = blobs.inTarget ? undefined : blobs;
     return await this.#together.all(
       used.map(
         ({ id }) =>
@@ -241,14 +241,14 @@ class Conversion {
 
   /** What the build cache says the layer became; its blob is then in the target. */
   async #cached({ digest }: Descriptor): Promise<ConvertedLayer | undefined> {
-    const { cache, format, target } = this.#options;
+    const { blobs, cache, format } = this.#options;
     const { signal } = this.#together;
     const blob = await cache?.find(digest);
     if (!cache || !blob) return undefined;
     try {
       const reference = format.ociRef ? digest : undefined;
       const layer = await readCachedLayer(blob, cache.image, { workDirectory: this.#workDirectory, reference, signal });
-      return { ...layer, uploaded: await copyBlob(blob, cache.image, target, { signal }) };
+      return { ...layer, uploaded: await blobs.take(blob, cache.image, { signal }) };
     } catch (error) {
       signal.throwIfAborted();
       cache.drop(digest, error);
@@ -258,11 +258,11 @@ class Conversion {
 
   /** The tag stands by now: a cache that can not be written takes nothing away from it. */
   async #saveCache(): Promise<void> {
-    const { cache, target } = this.#options;
-    if (!cache || !(target instanceof RegistryImage || target instanceof LayoutImage)) return;
+    const { blobs, cache } = this.#options;
+    if (!cache) return;
     for (const { platform, layers } of this.#made) {
       const added = await Promise.all(layers.map(async (layer) => ({ layer, converted: await this.#layers.get(layer)! })));
-      await cache.save(added, platform, target);
+      await cache.save(added, platform, blobs);
     }
   }
 

@@ -1,6 +1,13 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { type Descriptor, type ImageSource, type ImageTarget, LayoutImage, RegistryImage } from "@nydus-ts/registry-client";
+import {
+  type Descriptor,
+  type ImageSource,
+  type ImageTarget,
+  LayoutImage,
+  RegistryImage,
+  type WriteOptions,
+} from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 
 /** Puts a blob of the source into the target: taken over within a registry, streamed otherwise. False: it was there. */
@@ -8,7 +15,7 @@ export async function copyBlob(
   descriptor: Descriptor,
   from: ImageSource,
   to: ImageTarget,
-  options: { signal: AbortSignal; onProgress?: (bytes: number) => void },
+  options: WriteOptions & { signal: AbortSignal },
 ): Promise<boolean> {
   if (await to.mountBlob(descriptor, from)) return false;
   return await to.writeBlob(descriptor, () => from.openBlob(descriptor, { signal: options.signal }), options);

@@ -1,9 +1,5 @@
 /** A chunk dictionary, as `convert --chunk-dict` uses it: an image whose chunks the result refers to instead of storing them. Source: spec/nydusify.md, section 2.8 */
 import { createHash } from "node:crypto";
-import { createWriteStream } from "node:fs";
-import { rm } from "node:fs/promises";
-import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { type BlobEntry, type ChunkSource, type Digester, loadChunks } from "@nydus-ts/builder";
 import { digesters } from "@nydus-ts/rafs-format";
 import type { StoredChunk } from "@nydus-ts/rafs-format/writer";
@@ -27,7 +23,7 @@ import { annotations, nydusMediaTypes } from "./manifest.ts";
 export interface PutOptions {
   target: ImageTarget;
   /** where the blobs of the result are kept, if not in the target */
-  store: { blobs: BlobStore; workDirectory: string } | undefined;
+  store: BlobStore | undefined;
   signal: AbortSignal;
 }
 
@@ -138,12 +134,8 @@ class LoadedDictionary implements Dictionary {
       return { ...layer, size: await blobSize(target, digest, signal) };
     }
     const descriptor = { ...layer, size: await blobSize(source, digest, signal) };
-    if (store) {
-      const path = join(store.workDirectory, `dictionary-${blobId}`);
-      await pipeline(source.openBlob(descriptor, { signal }), createWriteStream(path));
-      await store.blobs.write(descriptor, path, { signal });
-      await rm(path);
-    } else await copyBlob(descriptor, source, target, { signal });
+    if (store) await store.take(descriptor, source, { signal });
+    else await copyBlob(descriptor, source, target, { signal });
     return descriptor;
   }
 

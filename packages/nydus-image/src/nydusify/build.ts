@@ -1,5 +1,6 @@
 /** `nydusify build`, also `pack`: a directory becomes a bootstrap and a blob. Source: spec/nydusify.md, section 7 */
-import { mkdir, readFile, rename } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { extname, join, parse } from "node:path";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
@@ -17,6 +18,7 @@ interface BuildFlags {
   bootstrap?: string;
   backendPush?: boolean;
   compact?: boolean;
+  compactConfigFile?: string;
   chunkDict?: string;
   parentBootstrap?: string;
   fsVersion: string;
@@ -36,7 +38,15 @@ export function addBuild(program: Command, context: Context): void {
     .addOption(new Option("--meta <name>").hideHelp())
     .addOption(new Option("--bootstrap <name>").env("IMAGE_NAME").hideHelp())
     .addOption(switchOption("--backend-push", "push the result to object storage", "BACKEND_PUSH").hideHelp())
-    .addOption(switchOption("--compact", "make the parent's blobs smaller first", "COMPACT").hideHelp())
+    .addOption(
+      switchOption("--compact", "first write the parent's blobs anew, which are in --output-dir, without what nobody uses", "COMPACT"),
+    )
+    .addOption(
+      new Option(
+        "--compact-config-file <path>",
+        'limits of it as JSON: {"min_used_ratio": 5, "compact_blob_size": 10485760, "max_compact_size": 104857600, "layers_to_compact": 32}',
+      ).env("COMPACT_CONFIG_FILE"),
+    )
     .addOption(new Option("--chunk-dict <bootstrap=path>", "bootstrap whose chunks are not stored again").env("CHUNK_DICT"))
     .addOption(new Option("--parent-bootstrap <path>", "bootstrap of the layers below").env("PARENT_BOOTSTRAP"))
     .addOption(new Option("--fs-version <version>", "RAFS version").choices(["5", "6"]).default("6").env("FS_VERSION"))
@@ -44,7 +54,7 @@ export function addBuild(program: Command, context: Context): void {
       new Option("--compressor <name>", "compressor of chunks").choices(["none", "lz4_block", "zstd"]).default("zstd").env("COMPRESSOR"),
     )
     .addOption(new Option("--chunk-size <size>", "bytes of a chunk").default("0x100000").env("CHUNK_SIZE"));
-  for (const name of ["--backend-type", "--backend-config", "--backend-config-file", "--compact-config-file", "--nydus-image"])
+  for (const name of ["--backend-type", "--backend-config", "--backend-config-file", "--nydus-image"])
     command.addOption(new Option(`${name} <value>`).hideHelp());
   command.action(async (flags: BuildFlags) => {
     await build(context, flags);
@@ -59,17 +69,18 @@ async function build(context: Context, flags: BuildFlags): Promise<void> {
     throw new NydusImageError("IMAGE_ARGUMENT", "--name must be the file name of the bootstrap");
   if (!(await isDirectory(source))) throw new NydusImageError("IMAGE_ARGUMENT", `--source-dir ${source} is not a directory`);
   if (flags.backendPush) throw unsupported("--backend-push", "copy the files of --output-dir to the storage yourself");
-  if (flags.compact) throw unsupported("--compact", "run `nydus-image compact` on the parent first");
   await mkdir(flags.outputDir, { recursive: true });
   const bootstrap = join(flags.outputDir, extname(name) === "" ? `${name}.meta` : name);
   const blob = join(flags.outputDir, `${parse(name).name}.blob`);
   const outputJson = join(flags.outputDir, "output.json");
   const optional = (option: string, value: string | undefined) => (value === undefined ? [] : [option, value]);
+  const parent =
+    flags.compact && flags.parentBootstrap ? await compactParent(context, flags, flags.parentBootstrap) : flags.parentBootstrap;
   // nydus-image says itself what went wrong, as the original's program does for nydusify.
   const code = await main(
     [
       ...["create", "--log-level", "warn", "--bootstrap", bootstrap, "--blob", blob, "--output-json", outputJson],
-      ...optional("--parent-bootstrap", flags.parentBootstrap),
+      ...optional("--parent-bootstrap", parent),
       ...optional("--chunk-dict", flags.chunkDict),
       ...[
         "--whiteout-spec",
@@ -93,4 +104,42 @@ async function build(context: Context, flags: BuildFlags): Promise<void> {
   const stored = id === undefined ? "" : byId ? join(flags.outputDir, id) : blob;
   if (byId) await rename(blob, stored);
   context.log().info(`successfully built Nydus image (bootstrap:'${bootstrap}', blob:'${stored}')`);
+}
+
+/** Limits of `compact`: names of the help, and those that the original takes instead. */
+const compactLimits = [
+  ["--min-used-ratio", "min_used_ratio", "5"],
+  ["--compact-blob-size", "compact_blob_size", "10485760"],
+  ["--max-compact-size", "max_compact_size", "104857600"],
+  ["--layers-to-compact", "layers_to_compact", "32"],
+] as const;
+
+/** The parent with smaller blobs, or as it is if they can not be made smaller. Source: spec/nydusify.md, section 7, step 2 */
+async function compactParent(context: Context, flags: BuildFlags, parent: string): Promise<string> {
+  const output = `${parent}.compact`;
+  await rm(output, { force: true });
+  const limits = flags.compactConfigFile === undefined ? {} : await readLimits(flags.compactConfigFile);
+  const dictionary = flags.chunkDict === undefined ? [] : ["--chunk-dict", flags.chunkDict];
+  const argv = ["compact", "--log-level", "warn", "--bootstrap", parent, "--blob-dir", flags.outputDir, "--output-bootstrap", output];
+  const words = compactLimits.flatMap(([option, name, value]) => [option, limits[name.replaceAll("_", "")] ?? value]);
+  const code = await main([...argv, ...words, ...dictionary], context.io);
+  if (code !== 0)
+    throw new NydusImageError("IMAGE_SOURCE", `the blobs of ${parent}, which are looked for in ${flags.outputDir}, can not be compacted`);
+  return existsSync(output) ? output : parent;
+}
+
+async function readLimits(path: string): Promise<Record<string, string>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(await readFile(path, "utf8"));
+  } catch (cause) {
+    throw new NydusImageError("IMAGE_ARGUMENT", `--compact-config-file ${path} can not be read as JSON`, { cause });
+  }
+  const limits: Record<string, string> = {};
+  for (const [name, limit] of Object.entries(typeof value === "object" && value !== null ? value : {})) {
+    if (!/^[0-9]+$/.test(String(limit)))
+      throw new NydusImageError("IMAGE_ARGUMENT", `--compact-config-file ${path}: ${name} is ${JSON.stringify(limit)}, expected a number`);
+    limits[name.replaceAll("_", "").toLowerCase()] = String(limit);
+  }
+  return limits;
 }

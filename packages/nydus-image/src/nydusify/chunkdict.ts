@@ -1,5 +1,5 @@
 /** `nydusify chunkdict generate`: the chunks that images share, as an image that `convert --chunk-dict` refers to. Source: spec/nydusify.md, section 11 */
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   currentPlatform,
@@ -14,13 +14,14 @@ import {
 import { type Command, Option } from "commander";
 import { generate as generateDictionary } from "../commands/chunkdict.ts";
 import type { Context } from "../context.ts";
+import { localDirectory } from "../convert/blob-store.ts";
 import { annotations } from "../convert/manifest.ts";
 import type { SelectedImage } from "../convert/select.ts";
 import { NydusImageError } from "../errors.ts";
 import { switchOption } from "../switch-option.ts";
 import { workDirectory } from "../work-directory.ts";
 import { type BootstrapLayerFiles, onePlatform, openSource, readBootstrapLayer, readConfig, readHalves } from "./image.ts";
-import { copyBlobs, writeNewImage } from "./new-image.ts";
+import { copyBlobs, writeBlobFile, writeNewImage } from "./new-image.ts";
 
 interface GenerateFlags {
   sources: string[];
@@ -29,6 +30,9 @@ interface GenerateFlags {
   targetInsecure?: boolean;
   platform: string;
   workDir: string;
+  backendType?: string;
+  backendConfig?: string;
+  backendConfigFile?: string;
 }
 
 export function addChunkdict(program: Command, context: Context): void {
@@ -48,12 +52,16 @@ export function addChunkdict(program: Command, context: Context): void {
     .addOption(switchOption("--source-insecure", "accept any certificate of the sources' registries", "SOURCE_INSECURE"))
     .addOption(switchOption("--target-insecure", "accept any certificate of the target's registry", "TARGET_INSECURE"))
     .option("--platform <platform>", "which of an index", formatPlatform(currentPlatform()))
-    .addOption(new Option("--work-dir <dir>", "directory for bootstraps while they are read").default("./output").env("WORK_DIR"));
-  for (const name of ["--nydus-image", "--all-platforms", "--backend-type", "--backend-config", "--backend-config-file"])
-    command.addOption(new Option(`${name} [value]`).hideHelp());
-  command.action(async (flags: GenerateFlags & { backendType?: string }) => {
-    if (flags.backendType !== undefined)
-      throw new NydusImageError("IMAGE_UNSUPPORTED", "a chunk dictionary goes into a registry with its blobs: leave --backend-type out");
+    .addOption(new Option("--work-dir <dir>", "directory for bootstraps while they are read").default("./output").env("WORK_DIR"))
+    .addOption(
+      new Option("--backend-type <type>", "where the sources' data blobs are, if not beside them: localfs; the dictionary has its own").env(
+        "BACKEND_TYPE",
+      ),
+    )
+    .addOption(new Option("--backend-config <json>", '{"dir": "DIRECTORY"}').env("BACKEND_CONFIG").conflicts("backendConfigFile"))
+    .addOption(new Option("--backend-config-file <path>", "the same in a file").env("BACKEND_CONFIG_FILE"));
+  for (const name of ["--nydus-image", "--all-platforms"]) command.addOption(new Option(`${name} [value]`).hideHelp());
+  command.action(async (flags: GenerateFlags) => {
     await generate(context, flags);
   });
 }
@@ -69,6 +77,7 @@ async function generate(context: Context, flags: GenerateFlags): Promise<void> {
   const { signal } = context.io;
   const log = context.log();
   const platform = onePlatform(flags.platform);
+  const elsewhere = await blobDirectory(flags);
   await using stack = new AsyncDisposableStack();
   const work = stack.use(await workDirectory(flags.workDir));
   const target = stack.use(
@@ -84,8 +93,8 @@ async function generate(context: Context, flags: GenerateFlags): Promise<void> {
     const source = stack.use(await openSource(reference, { insecure: flags.sourceInsecure ?? false, signal }));
     const { nydus: image } = await readHalves(source, platform);
     if (!image) throw new NydusImageError("IMAGE_SOURCE", `${source.name} is not a nydus image: convert it first`);
-    if (image.manifest.layers.length === 1)
-      throw new NydusImageError("IMAGE_SOURCE", `${source.name} keeps its data outside of the registry: its chunks can not be shared`);
+    if (image.manifest.layers.length === 1 && elsewhere === undefined)
+      throw new NydusImageError("IMAGE_SOURCE", `${source.name} keeps its data outside of the registry: say where with --backend-type`);
     const layer = await readBootstrapLayer(source, image, signal);
     given.push({ source, image, layer });
     const directory = join(work.path, String(paths.length), versionName(reference, source));
@@ -112,11 +121,15 @@ async function generate(context: Context, flags: GenerateFlags): Promise<void> {
     const digest = `sha256:${id}`;
     const owner = given.find(({ image }) => image.manifest.layers.some((layer) => layer.digest === digest));
     const layer = owner?.image.manifest.layers.find((each) => each.digest === digest);
-    if (!owner || !layer)
-      throw new NydusImageError("IMAGE_SOURCE", `blob ${id}, which has chunks of the dictionary, is a layer of no source`);
-    await copyBlobs([layer], owner.source, target, signal);
-    layers.push({ ...layer, annotations: { ...layer.annotations, [annotations.role]: "dictionary" } });
-    const meta = owner.layer.files.get(`image/${id}.blob.meta`);
+    const role = { [annotations.role]: "dictionary" };
+    if (owner && layer) {
+      await copyBlobs([layer], owner.source, target, signal);
+      layers.push({ ...layer, annotations: { ...layer.annotations, ...role } });
+    } else {
+      const { path, size } = await storedBlob(id, elsewhere);
+      layers.push(await writeBlobFile(target, { path, digest, size, annotations: role }, signal));
+    }
+    const meta = given.map(({ layer: { files: beside } }) => beside.get(`image/${id}.blob.meta`)).find((bytes) => bytes !== undefined);
     if (meta) files.set(`image/${id}.blob.meta`, meta);
   }
   const [first] = given;
@@ -135,6 +148,24 @@ async function generate(context: Context, flags: GenerateFlags): Promise<void> {
   });
   log.info(`chunk dictionary of ${given.length} images written to ${target.name}: ${blobs.length} blobs`);
   context.io.stdout.write(`${written.digest}\n`);
+}
+
+/** The folder of images that keep their data beside the registry. */
+async function blobDirectory({ backendType, backendConfig, backendConfigFile }: GenerateFlags): Promise<string | undefined> {
+  if (backendType === undefined || backendType === "") return undefined;
+  const config = backendConfigFile === undefined ? backendConfig : await readFile(backendConfigFile, "utf8");
+  return localDirectory({ type: backendType, config }, "");
+}
+
+/** @throws NydusImageError IMAGE_SOURCE: it is nowhere */
+async function storedBlob(id: string, directory: string | undefined): Promise<{ path: string; size: number }> {
+  if (directory === undefined || !/^[0-9a-f]{64}$/.test(id))
+    throw new NydusImageError("IMAGE_SOURCE", `blob ${id}, which has chunks of the dictionary, is a layer of no source`);
+  const path = join(directory, id);
+  const { size } = await stat(path).catch((cause: unknown) => {
+    throw new NydusImageError("IMAGE_SOURCE", `blob ${id}, which has chunks of the dictionary, is not in ${directory}`, { cause });
+  });
+  return { path, size };
 }
 
 /** The name of a folder that says image and version, as `nydus-image chunkdict generate` wants it. */

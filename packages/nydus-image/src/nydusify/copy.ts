@@ -1,19 +1,22 @@
 /** `nydusify copy`: an image from one registry, layout folder or archive to another, byte for byte. Source: spec/nydusify.md, section 8 */
-import { rm } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { type Descriptor, dockerConfigCredentials, openImageTarget } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import { platformsOf } from "../commands/convert.ts";
 import type { Context } from "../context.ts";
 import { blobSize, copyBlob } from "../convert/copy-blob.ts";
 import { createLimiter } from "../convert/limiter.ts";
-import { annotations } from "../convert/manifest.ts";
+import { localDirectory } from "../convert/blob-store.ts";
+import { annotations, isNydusManifest } from "../convert/manifest.ts";
 import { type SelectedImage, selectImages } from "../convert/select.ts";
 import { Together } from "../convert/together.ts";
-import { NydusImageError, unsupported } from "../errors.ts";
-import { blobsInCopyMax } from "../limits.ts";
+import { NydusImageError } from "../errors.ts";
+import { blobsInCopyMax, pushChunkBytesMax } from "../limits.ts";
+import { parseHumanSize } from "../options.ts";
 import { switchOption } from "../switch-option.ts";
 import { archivePath, packArchive, unpackArchive } from "./archive.ts";
 import { workDirectory } from "../work-directory.ts";
+import { addStoredBlobs } from "./add-blobs.ts";
 import { openSource } from "./image.ts";
 
 interface CopyFlags {
@@ -22,6 +25,8 @@ interface CopyFlags {
   sourceInsecure?: boolean;
   targetInsecure?: boolean;
   sourceBackendType?: string;
+  sourceBackendConfig?: string;
+  sourceBackendConfigFile?: string;
   allPlatforms?: boolean;
   platform?: string;
   pushChunkSize: string;
@@ -36,12 +41,24 @@ export function addCopy(program: Command, context: Context): void {
     .addOption(new Option("--target <image>", "name of the copy").env("TARGET").makeOptionMandatory())
     .addOption(switchOption("--source-insecure", "accept any certificate of the source's registry", "SOURCE_INSECURE"))
     .addOption(switchOption("--target-insecure", "accept any certificate of the target's registry", "TARGET_INSECURE"))
-    .addOption(new Option("--source-backend-type <type>", "where the data blobs are").env("SOURCE_BACKEND_TYPE").hideHelp())
-    .addOption(new Option("--source-backend-config <json>").hideHelp())
-    .addOption(new Option("--source-backend-config-file <path>").hideHelp())
+    .addOption(
+      new Option("--source-backend-type <type>", "where the data blobs are, if not beside the source: localfs; the copy has them").env(
+        "SOURCE_BACKEND_TYPE",
+      ),
+    )
+    .addOption(new Option("--source-backend-config <json>", '{"dir": "DIRECTORY"}').env("SOURCE_BACKEND_CONFIG"))
+    .addOption(
+      new Option("--source-backend-config-file <path>", "the same in a file")
+        .env("SOURCE_BACKEND_CONFIG_FILE")
+        .conflicts("sourceBackendConfig"),
+    )
     .addOption(switchOption("--all-platforms", "copy every platform of the image"))
     .option("--platform <list>", "platforms to copy, such as linux/amd64,linux/arm64; default: this machine's")
-    .addOption(new Option("--push-chunk-size <size>", "send large blobs in pieces of this size").default("0MB").env("PUSH_CHUNK_SIZE"))
+    .addOption(
+      new Option("--push-chunk-size <size>", "send larger blobs in pieces of this size, such as 10MB; 0: whole")
+        .default("0MB")
+        .env("PUSH_CHUNK_SIZE"),
+    )
     .addOption(new Option("--work-dir <dir>", "directory for archives while they are read or written").default("./tmp").env("WORK_DIR"))
     .addOption(new Option("--nydus-image <path>").hideHelp())
     .action(async (flags: CopyFlags) => {
@@ -50,12 +67,8 @@ export function addCopy(program: Command, context: Context): void {
 }
 
 async function copy(context: Context, flags: CopyFlags): Promise<void> {
-  if (!/^[0-9]+(\.[0-9]+)?\s*([kmgt]i?)?b?$/i.test(flags.pushChunkSize))
-    throw new NydusImageError("IMAGE_ARGUMENT", `invalid --push-chunk-size ${flags.pushChunkSize}: expected a size such as 10MB`);
-  if (Number.parseFloat(flags.pushChunkSize) > 0)
-    throw unsupported("--push-chunk-size", "leave it out: blobs are sent whole and taken up again where they broke");
-  if (flags.sourceBackendType !== undefined)
-    throw unsupported("--source-backend-type", "convert the source image again, with its blobs in the registry");
+  const pieceBytes = pushChunkBytes(flags.pushChunkSize);
+  const directory = await blobDirectory(flags);
   const { signal } = context.io;
   const log = context.log();
   const [from, to] = [archivePath(flags.source), archivePath(flags.target!)];
@@ -73,18 +86,25 @@ async function copy(context: Context, flags: CopyFlags): Promise<void> {
   log.info(`copying ${source.name} to ${target.name}`);
   const together = new Together(signal);
   const limit = createLimiter(blobsInCopyMax);
+  const pieces = pieceBytes === undefined ? {} : { pieceBytes };
   const { images, index, top, topBytes } = await selectImages(source, { platforms: platformsOf(flags), kind: "all" });
   let blobs = 0;
-  const copyImage = async ({ descriptor, bytes, manifest }: SelectedImage, tagged: boolean): Promise<Descriptor> => {
+  const copyImage = async (image: SelectedImage, tagged: boolean): Promise<Descriptor> => {
+    const { descriptor, bytes, manifest } = image;
     const parts: Descriptor[] = [manifest.config, ...manifest.layers];
     // Layers that an index image refers to are listed nowhere else, and it is of no use without them.
     for (const digest of new Set(manifest.layers.flatMap((layer) => layer.annotations?.[annotations.reference] ?? [])))
       parts.push({ mediaType: "application/octet-stream", digest, size: await blobSize(source, digest, together.signal) });
+    // What is not in the source's repository is named by the bootstrap alone.
+    const kept = directory !== undefined && isNydusManifest(manifest) ? { directory, source, target } : undefined;
     const unique = [...new Map(parts.map((part) => [part.digest, part])).values()];
     const written = await together.all(
-      unique.map((part) => () => limit(() => copyBlob(part, source, target, { signal: together.signal }))),
+      unique.map((part) => () => limit(() => copyBlob(part, source, target, { signal: together.signal, ...pieces }))),
     );
     blobs += written.filter(Boolean).length;
+    const added = kept && (await addStoredBlobs(image, kept, { signal: together.signal, tagged, ...pieces }));
+    if (directory !== undefined && !kept) log.warn(`${descriptor.digest} is not a nydus image: it is copied as it is`);
+    if (added) return added;
     await target.writeManifest(bytes, descriptor.mediaType, tagged);
     return descriptor;
   };
@@ -93,7 +113,8 @@ async function copy(context: Context, flags: CopyFlags): Promise<void> {
   let digest = copied[0].digest;
   if (!alone) {
     // Signatures and pinned digests hold only for the same bytes: an index is written anew only when it lists less.
-    const whole = index.manifests.length === copied.length;
+    const isSame = copied.every((one, i) => one.digest === images[i].descriptor.digest);
+    const whole = isSame && index.manifests.length === copied.length;
     const bytes = whole ? topBytes : Buffer.from(JSON.stringify({ ...index, manifests: copied }));
     digest = (await target.writeManifest(bytes, top.mediaType, true)).digest;
   }
@@ -103,4 +124,21 @@ async function copy(context: Context, flags: CopyFlags): Promise<void> {
   }
   log.info(`copied ${source.name} to ${flags.target}: ${images.length} images, ${blobs} blobs sent`);
   context.io.stdout.write(`${digest}\n`);
+}
+
+/** undefined: blobs are sent whole. */
+function pushChunkBytes(text: string): number | undefined {
+  const bytes = parseHumanSize(text);
+  if (bytes === undefined) throw new NydusImageError("IMAGE_ARGUMENT", `invalid --push-chunk-size ${text}: expected a size such as 10MB`);
+  if (bytes > pushChunkBytesMax)
+    throw new NydusImageError("IMAGE_ARGUMENT", `--push-chunk-size ${text} is too large: pieces are kept in memory, at most 256MiB each`);
+  return bytes === 0 ? undefined : bytes;
+}
+
+/** The folder of images that keep their data beside the registry. */
+async function blobDirectory(flags: CopyFlags): Promise<string | undefined> {
+  if (flags.sourceBackendType === undefined || flags.sourceBackendType === "") return undefined;
+  const config =
+    flags.sourceBackendConfigFile === undefined ? flags.sourceBackendConfig : await readFile(flags.sourceBackendConfigFile, "utf8");
+  return localDirectory({ type: flags.sourceBackendType, config }, "source-");
 }

@@ -70,7 +70,7 @@ export async function writeBlobFile(
   return layer;
 }
 
-async function writeBytes(target: ImageTarget, mediaType: string, bytes: Buffer, signal: AbortSignal): Promise<Descriptor> {
+export async function writeBytes(target: ImageTarget, mediaType: string, bytes: Buffer, signal: AbortSignal): Promise<Descriptor> {
   const descriptor = { mediaType, digest: `sha256:${createHash("sha256").update(bytes).digest("hex")}`, size: bytes.length };
   await target.writeBlob(descriptor, () => once(bytes), { signal });
   return descriptor;

@@ -22,6 +22,8 @@ export interface WriteOptions {
   readonly signal?: AbortSignal;
   /** Bytes handed over so far; starts again from a smaller number when an upload is retried. */
   readonly onProgress?: (bytes: number) => void;
+  /** To a registry, blobs larger than this are sent in pieces of so many bytes, each in memory until it is there. */
+  readonly pieceBytes?: number;
 }
 
 /** Where an image is written to. Blobs first, then manifests, the tagged one last. */

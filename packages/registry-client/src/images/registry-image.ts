@@ -91,12 +91,13 @@ export class RegistryImage implements ImageSource, ImageTarget {
     return AbortSignal.any([signal, this.#call.signal]);
   }
 
-  #push(options: WriteOptions): { stepDeadlineMs: number; signal?: AbortSignal; onProgress?: (bytes: number) => void } {
+  #push(options: WriteOptions): WriteOptions & { stepDeadlineMs: number } {
     const signal = this.#signal(options.signal);
     return {
       stepDeadlineMs: this.#call.deadlineMs,
       ...(signal === undefined ? {} : { signal }),
       ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+      ...(options.pieceBytes === undefined ? {} : { pieceBytes: options.pieceBytes }),
     };
   }
 }

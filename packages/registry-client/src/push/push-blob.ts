@@ -24,6 +24,8 @@ export interface PushBlobOptions {
   readonly signal?: AbortSignal;
   /** Whole uploads after the first, for `open` sources. */
   readonly retryLimit?: number;
+  /** A source that can be opened again and is larger than this is sent in pieces of so many bytes, each kept in memory until the registry has it; absent: whole. */
+  readonly pieceBytes?: number;
   /** Called with the bytes handed over so far. */
   readonly onProgress?: (bytes: number) => void;
 }
@@ -62,11 +64,14 @@ export async function pushBlob(
     const size = await existing(upload, repository, options.digest);
     if (size !== undefined) return { digest: options.digest, size, uploaded: false };
   }
-  if ("once" in source) return { ...(await pushPieces(upload, source.once)), uploaded: true };
+  if ("once" in source) return { ...(await pushPieces(upload, source.once, options.pieceBytes ?? UPLOAD_PIECE_BYTES)), uploaded: true };
+  const { pieceBytes } = options;
+  const isLarge = pieceBytes !== undefined && (options.size === undefined || options.size > pieceBytes);
+  const send = () => (isLarge ? pushPieces(upload, source.open(), pieceBytes) : pushWhole(upload, source.open));
   const retryLimit = options.retryLimit ?? 3;
   for (let attempt = 1; ; attempt++) {
     try {
-      return { ...(await pushWhole(upload, source.open)), uploaded: true };
+      return { ...(await send()), uploaded: true };
     } catch (error) {
       if (!(error instanceof RegistryError) || !error.retryable || attempt > retryLimit || options.signal?.aborted) throw error;
       using pause = new Deadline(options.stepDeadlineMs, options.signal);
@@ -156,15 +161,19 @@ async function pushWhole(upload: Upload, open: () => AsyncIterable<Uint8Array>):
   }
 }
 
-/** Pieces of a source that cannot be had twice; each is kept until the registry has it. */
-async function pushPieces(upload: Upload, source: AsyncIterable<Uint8Array>): Promise<{ digest: string; size: number }> {
+/** Pieces of a source that cannot be had twice, or of which no more may be sent at a time; each is kept until the registry has it. */
+async function pushPieces(
+  upload: Upload,
+  source: AsyncIterable<Uint8Array>,
+  pieceBytes: number,
+): Promise<{ digest: string; size: number }> {
   const { options } = upload;
   const started = await start(upload);
   const hash = createHash("sha256");
   let { location } = started;
   let sent = 0;
   try {
-    for await (const piece of inPieces(source, UPLOAD_PIECE_BYTES)) {
+    for await (const piece of inPieces(source, pieceBytes)) {
       hash.update(piece);
       if (options.size !== undefined && sent + piece.length > options.size) throw sizeError(upload, sent + piece.length);
       location = await sendPiece(upload, started.endpoint, location, piece, sent);

@@ -1,0 +1,71 @@
+/** An image that keeps its data in a folder becomes one that has them in its repository. Source: spec/nydusify.md, section 8 */
+import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { metaBlobId } from "@nydus-ts/rafs-format";
+import type { Descriptor, ImageSource, ImageTarget } from "@nydus-ts/registry-client";
+import { storedBlobId } from "../bootstrap-file.ts";
+import { annotations, diffIdsOf, nydusMediaTypes, rewriteConfig } from "../convert/manifest.ts";
+import type { SelectedImage } from "../convert/select.ts";
+import { NydusImageError } from "../errors.ts";
+import { readBootstrapLayer, readConfig } from "./image.ts";
+import { writeBytes } from "./new-image.ts";
+
+/** Bytes of a file that are read at a time. */
+const filePieceBytes = 1024 * 1024;
+
+/** Annotation of old tools, which named the blobs that a layer stood for. */
+const blobIdsAnnotation = "containerd.io/snapshot/nydus-blob-ids";
+
+/**
+ * Sends the blobs that the image's bootstrap names and its manifest does not, and writes the manifest that lists them.
+ * @returns undefined if the manifest lists all of them: the image is to be copied as it is
+ * @throws NydusImageError IMAGE_SOURCE: a blob is not in the folder
+ */
+export async function addStoredBlobs(
+  image: SelectedImage,
+  place: { directory: string; source: ImageSource; target: ImageTarget },
+  options: { signal: AbortSignal; pieceBytes?: number; tagged: boolean },
+): Promise<Descriptor | undefined> {
+  const { source, target, directory } = place;
+  const { signal, tagged } = options;
+  const { bootstrap } = await readBootstrapLayer(source, image, signal);
+  const { manifest } = image;
+  const listed = new Set(manifest.layers.flatMap(({ digest, annotations: notes }) => [digest, notes?.[annotations.reference] ?? digest]));
+  const ids = bootstrap.bootstrap.blobs.flatMap((blob) => [storedBlobId(bootstrap, blob), metaBlobId(blob, bootstrap.path)]);
+  const missing = [...new Set(ids)].filter((id) => !listed.has(`sha256:${id}`));
+  if (missing.length === 0) return undefined;
+  const added: Descriptor[] = [];
+  for (const id of missing) {
+    if (!/^[0-9a-f]{64}$/.test(id))
+      throw new NydusImageError("IMAGE_SOURCE", `${source.name} has a blob called ${JSON.stringify(id)}, which is no digest`);
+    const path = join(directory, id);
+    const { size } = await stat(path).catch((cause: unknown) => {
+      throw new NydusImageError("IMAGE_SOURCE", `blob ${id} of ${source.name} is not in ${directory}`, { cause });
+    });
+    const layer = { mediaType: nydusMediaTypes.blob, digest: `sha256:${id}`, size, annotations: { [annotations.blob]: "true" } };
+    await target.writeBlob(layer, () => createReadStream(path, { highWaterMark: filePieceBytes }), options);
+    added.push(layer);
+  }
+  const config = await readConfig(source, image, signal);
+  const diffIds = [...added.map(({ digest }) => digest), ...diffIdsOf(config)];
+  const layers = [...added, ...manifest.layers].map((layer) => {
+    const { [blobIdsAnnotation]: _, ...kept } = layer.annotations ?? {};
+    return { ...layer, annotations: kept };
+  });
+  // An equal conversion must not take this image for its own result.
+  const { [annotations.options]: _, ...kept } = manifest.annotations ?? {};
+  const value = {
+    ...manifest,
+    config: await writeBytes(
+      target,
+      manifest.config.mediaType,
+      rewriteConfig(config, diffIds, (lines) => lines),
+      signal,
+    ),
+    layers,
+    annotations: kept,
+  };
+  const written = await target.writeManifest(Buffer.from(JSON.stringify(value)), image.descriptor.mediaType, tagged);
+  return { ...image.descriptor, ...written };
+}
