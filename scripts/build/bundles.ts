@@ -26,14 +26,18 @@ const nodeOptions: Readonly<Record<string, string>> = { "nydus-image": " --max-s
 export const programs: readonly string[] = [...Object.keys(executables), ...Object.keys(otherNames)];
 
 /**
- * Packages that load a compiled module by a path of their own: they stay beside the bundle, in dist/node_modules, with the one
- * binary of this machine; everything else is in the bundle.
+ * Packages that look for a compiled module: the one of this machine is beside the bundle, in dist/node_modules, and all that they do else
+ * is hand its functions on. Their search took 10 ms of every start, and of that of every thread.
  */
-const nativePackages: Readonly<Record<string, (architecture: string) => string>> = {
-  koffi: (architecture) => `@koromix/koffi-linux-${architecture}`,
+const compiledModules: Readonly<Record<string, (architecture: string) => string>> = {
   "@napi-rs/blake-hash": (architecture) => `@napi-rs/blake-hash-linux-${architecture}-gnu`,
   "@node-rs/crc32": (architecture) => `@node-rs/crc32-linux-${architecture}-gnu`,
   "lz4-napi": (architecture) => `@antoniomuso/lz4-napi-linux-${architecture}-gnu`,
+};
+
+/** Likewise, but the package has code of its own and is there too; everything else is in the bundle. */
+const nativePackages: Readonly<Record<string, (architecture: string) => string>> = {
+  koffi: (architecture) => `@koromix/koffi-linux-${architecture}`,
 };
 
 /** Bundles every executable into dist and writes its launcher into bin. What was there stays until all of it is replaced at once. */
@@ -82,26 +86,37 @@ export async function buildBundles(): Promise<void> {
   for (const program of programs) writeLauncher(program);
 }
 
+/** `used` gets the names of the packages that have to be beside the bundle. */
 function keepNativeOutside(used: Set<string>): Plugin {
   return {
     name: "native packages stay outside",
     setup(context) {
-      context.onResolve({ filter: /^(koffi|@napi-rs\/blake-hash|@node-rs\/crc32|lz4-napi)$/ }, ({ path }) => {
+      const outside = (path: string): { path: string; external: true } => {
         used.add(path);
         return { path, external: true };
+      };
+      context.onResolve({ filter: /^[^./]/ }, ({ path }) => {
+        const binary = nativePackages[path]?.(process.arch);
+        if (binary !== undefined) {
+          used.add(binary);
+          return outside(path);
+        }
+        return path in compiledModules ? { path, namespace: "compiled" } : undefined;
       });
+      context.onLoad({ filter: /.*/, namespace: "compiled" }, ({ path }) => ({
+        contents: `module.exports = require(${JSON.stringify(compiledModules[path]?.(process.arch))});`,
+      }));
+      context.onResolve({ filter: /.*/, namespace: "compiled" }, ({ path }) => outside(path));
     },
   };
 }
 
 function copyNative(name: string, target: string): void {
-  const binary = nativePackages[name]?.(process.arch) as string;
   const source = join(repositoryRoot, "node_modules");
-  if (!existsSync(join(source, binary))) throw new Error(`${binary} is not installed; run: npm ci`);
+  if (!existsSync(join(source, name))) throw new Error(`${name} is not installed; run: npm ci`);
   // Headers, documentation and the binaries for another libc are of no use at run time.
   const wanted = (path: string): boolean => !/\/(vendor|doc|musl_[a-z0-9]+)(\/|$)/.test(path.slice(source.length));
   cpSync(join(source, name), join(target, name), { recursive: true, filter: wanted, dereference: true });
-  cpSync(join(source, binary), join(target, binary), { recursive: true, filter: wanted, dereference: true });
 }
 
 const entryOf = (name: string): string => join(repositoryRoot, "packages", name, "src/bin.ts");

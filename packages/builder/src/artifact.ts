@@ -7,7 +7,7 @@ import { constants } from "node:fs";
 import { type FileHandle, open, rename, stat, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { BuilderError } from "./errors.ts";
-import { writeBatchBytes } from "./limits.ts";
+import { syncBehindBytes, writeBatchBytes } from "./limits.ts";
 
 /** Where an artifact goes: a file, or a directory in which its name is its id. */
 export type Destination = { file: string } | { directory: string };
@@ -43,6 +43,10 @@ export class Artifact implements BlobOutput {
   #pendingBytes = 0;
   #writing: Promise<void> = Promise.resolve();
   #syncing: Promise<void> | undefined;
+  #unsyncedBytes = 0;
+  #syncFailure: unknown;
+  /** set while the disk works on what was written so far */
+  #syncingBehind: Promise<void> | undefined;
   #position = 0;
   #done = false;
 
@@ -77,7 +81,10 @@ export class Artifact implements BlobOutput {
   async append(bytes: Uint8Array, { hashed = true }: AppendOptions = {}): Promise<void> {
     if (bytes.length === 0) return;
     if (hashed) this.#hash.update(bytes);
-    this.#pending.push(bytes);
+    const last = this.#pending.at(-1);
+    if (last && isNext(last, bytes))
+      this.#pending[this.#pending.length - 1] = new Uint8Array(bytes.buffer, last.byteOffset, last.length + bytes.length);
+    else this.#pending.push(bytes);
     this.#pendingBytes += bytes.length;
     this.#position += bytes.length;
     if (this.#pendingBytes < writeBatchBytes) return;
@@ -107,12 +114,29 @@ export class Artifact implements BlobOutput {
       // writev(2) may write less than asked for, also on a full disk: the next call then says why.
       let { bytesWritten } = await this.#handle.writev(parts, at);
       if (at !== undefined) at += bytesWritten;
+      this.#syncBehind(bytesWritten);
       while (parts.length > 0 && bytesWritten >= parts[0].length) {
         bytesWritten -= parts[0].length;
         parts = parts.slice(1);
       }
       if (bytesWritten > 0) parts = [parts[0].subarray(bytesWritten), ...parts.slice(1)];
     }
+  }
+
+  /** The disk works on what is written while the build goes on. It else had all of it to do at the end, with the build waiting. */
+  #syncBehind(bytesWritten: number): void {
+    this.#unsyncedBytes += bytesWritten;
+    if (this.#direct || this.#syncingBehind || this.#unsyncedBytes < syncBehindBytes) return;
+    this.#unsyncedBytes = 0;
+    this.#syncingBehind = this.#handle
+      .datasync()
+      .catch((failure: unknown) => {
+        // The kernel tells a failed write-back once: whoever syncs next would not hear of it.
+        this.#syncFailure ??= failure;
+      })
+      .finally(() => {
+        this.#syncingBehind = undefined;
+      });
   }
 
   digest(): Buffer {
@@ -126,6 +150,8 @@ export class Artifact implements BlobOutput {
 
   async #sync(): Promise<void> {
     await this.flush();
+    await this.#syncingBehind;
+    if (this.#syncFailure !== undefined) throw this.#syncFailure;
     if (!this.#direct) await this.#handle.sync();
   }
 
@@ -151,9 +177,15 @@ export class Artifact implements BlobOutput {
     this.#done = true;
     await this.#writing.catch(() => {});
     await this.#syncing?.catch(() => {});
+    await this.#syncingBehind;
     await this.#handle.close().catch(() => {});
     if (!this.#direct) await unlink(this.#temporary).catch(() => {});
   }
+}
+
+/** True if `bytes` stand right behind `last` in the same memory. */
+function isNext(last: Uint8Array, bytes: Uint8Array): boolean {
+  return last.buffer === bytes.buffer && last.byteOffset + last.length === bytes.byteOffset;
 }
 
 /** Writes a file whole: its name appears with all its bytes or not at all. */

@@ -28,7 +28,7 @@ import type { CompressPool } from "./compress-pool.ts";
 import { type BlobKey, encryptItem } from "./encryption.ts";
 import { BuilderError } from "./errors.ts";
 import { chunksPerBlobMax, chunksPerBufferMax } from "./limits.ts";
-import { digestBytes, type Packed, type PackJob, pieceStart } from "./pack.ts";
+import { digestBytes, type Packed, type PackJob } from "./pack.ts";
 import { type ChunkSlot, roomForChunks } from "./sources/chunk-sink.ts";
 
 /** Cache files of a daemon instead of a blob; nothing is compressed in them. */
@@ -180,7 +180,7 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
     filling.job.lengths.push(bytes);
     filling.job.plain.push(this.#goesToBatch(bytes, slot.isWholeFile));
     filling.slots.push(slot);
-    filling.end = pieceStart(filling.end + bytes);
+    filling.end += bytes;
   }
 
   #goesToBatch(bytes: number, isWholeFile: boolean): boolean {
@@ -258,7 +258,7 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
           items.push({ bytes: data, compressed: stored < length, members: [chunk], batch: undefined });
         }
       }
-      start = pieceStart(start + length);
+      start += packed.storedLengths[i];
     }
     write();
   }

@@ -23,12 +23,15 @@ export function compressHere(data: Uint8Array, compressor: Compressor): Compress
   return bytes.length < data.length ? { bytes: new Uint8Array(bytes), compressed: true } : { bytes: data, compressed: false };
 }
 
-/** Compresses in place. Returns how many bytes that gives; as many as before: it does not get smaller, or `refuses` said so, and is as it was. */
-export function compressInPlace(data: Uint8Array, compressor: Compressor, refuses: (bytes: Uint8Array) => boolean): number {
+/**
+ * The same, put where `target` starts, which may be the data's own memory or before it. Returns how many bytes were put there; as many as
+ * the data has: it did not get smaller, or `refuses` said so, and went there as it is.
+ */
+export function compressTo(target: Uint8Array, data: Uint8Array, compressor: Compressor, refuses: (bytes: Uint8Array) => boolean): number {
   const bytes = encode(data, compressor);
-  if (bytes.length >= data.length || refuses(bytes)) return data.length;
-  data.set(bytes);
-  return bytes.length;
+  const stored = bytes.length >= data.length || refuses(bytes) ? data : bytes;
+  if (stored !== data || target.byteOffset !== data.byteOffset) target.set(stored);
+  return stored.length;
 }
 
 /** Valid until the next call in this thread. */

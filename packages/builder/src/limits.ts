@@ -39,6 +39,9 @@ export const youngGarbageBytesMax = 2 * 1024 * 1024;
 /** Bytes gathered before they are written to the output file, so that tiny chunks do not cost a system call each. */
 export const writeBatchBytes = 1024 * 1024;
 
+/** Bytes written after which the disk is told to begin with them: at 300 MB/s a pause of the writer is 50 ms, and a sync costs the disk a few. */
+export const syncBehindBytes = 16 * 1024 * 1024;
+
 /** Bytes of an extended tar header (long name, pax records). Linux bounds a path to 4 KiB; xattrs may have 64 KiB each. Beyond it BUILD_TAR. */
 export const tarExtensionBytesMax = 16 * 1024 * 1024;
 

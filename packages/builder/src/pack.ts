@@ -4,12 +4,12 @@
  */
 import { closeSync, openSync, readSync } from "node:fs";
 import { crc32c } from "@node-rs/crc32";
-import { type Compressor, compressInPlace, type Digester, digestInto } from "./codecs.ts";
+import { type Compressor, compressTo, type Digester, digestInto } from "./codecs.ts";
 import { looksPadded } from "./encryption.ts";
 
 export const digestBytes = 32;
 
-/** Chunks that lie in one buffer, each at `pieceStart` of what was before it. Plain values only: it is sent between threads. */
+/** Chunks that lie in one buffer, back to back. Plain values only: it is sent between threads. */
 export interface PackJob {
   buffer: SharedArrayBuffer;
   /** bytes of each chunk */
@@ -25,7 +25,7 @@ export interface PackJob {
   encrypted: boolean;
 }
 
-/** Results by position; what is stored of a chunk stands where the chunk stood. */
+/** Results by position; what is stored of the chunks stands in the buffer back to back. */
 export interface Packed {
   digests: Uint8Array;
   checksums: Uint32Array;
@@ -41,15 +41,11 @@ export interface ReadFailure {
   endedAt: number;
 }
 
-/** Where the next chunk starts after one that ends at `end`: at a word, which checksums are read in. */
-export function pieceStart(end: number): number {
-  return (end + 7) & ~7;
-}
-
 /** Packs in place. A file that can not be read is a result, not an exception. @throws what an encoder throws */
 export function packHere(job: PackJob): Packed | ReadFailure {
   const { lengths, files, digester, compressor, plain } = job;
   const count = lengths.length;
+  const bytes = Buffer.from(job.buffer);
   const packed: Packed = {
     digests: new Uint8Array(digester === undefined ? 0 : count * digestBytes),
     checksums: new Uint32Array(count),
@@ -58,9 +54,10 @@ export function packHere(job: PackJob): Packed | ReadFailure {
   const refuses = (bytes: Uint8Array): boolean => job.encrypted && looksPadded(bytes);
   using reader = new PieceReader();
   let start = 0;
+  let storedEnd = 0;
   for (let i = 0; i < count; i++) {
     const length = lengths[i];
-    const data = Buffer.from(job.buffer, start, length);
+    const data = bytes.subarray(start, start + length);
     if (files) {
       const failure = reader.read(data, files.paths[i], files.offsets[i]);
       if (failure) return failure;
@@ -69,8 +66,10 @@ export function packHere(job: PackJob): Packed | ReadFailure {
       digestInto(packed.digests, i * digestBytes, data, digester);
       packed.checksums[i] = crc32c(data);
     }
-    packed.storedLengths[i] = plain?.[i] ? length : compressInPlace(data, compressor, refuses);
-    start = pieceStart(start + length);
+    // Back to back, so that neighbours are hashed and written in one piece.
+    packed.storedLengths[i] = compressTo(bytes.subarray(storedEnd), data, plain?.[i] ? "none" : compressor, refuses);
+    storedEnd += packed.storedLengths[i];
+    start += length;
   }
   return packed;
 }

@@ -4,7 +4,7 @@ import { crc32c as portableCrc32c } from "@nydus-ts/rafs-format";
 import { crc32c } from "@node-rs/crc32";
 import { uncompressSync } from "lz4-napi";
 import { describe, expect, test } from "vitest";
-import { compressHere, compressInPlace } from "../src/codecs.ts";
+import { compressHere, compressTo } from "../src/codecs.ts";
 import { compressByZlib, compressZstd } from "../src/zstd.ts";
 
 /** Of sizes on both sides of every limit of the encoders, that compress well, a little and not at all; in memory that threads share, as chunks are. */
@@ -53,14 +53,17 @@ describe.each(["zstd", "lz4_block"] as const)("%s", (compressor) => {
     expect(new Set(all.map(({ result }) => result.compressed))).toEqual(new Set([true, false]));
   });
 
-  test("in place it gives the same, and what is refused or does not get smaller is left alone", () => {
-    for (const data of samples()) {
-      const before = Buffer.from(data);
-      const { bytes, compressed } = compressHere(data, compressor);
-      expect(compressInPlace(data, compressor, () => true)).toBe(data.length);
-      expect(data.equals(before)).toBe(true);
-      expect(compressInPlace(data, compressor, () => false)).toBe(bytes.length);
-      expect(data.subarray(0, bytes.length).equals(compressed ? bytes : before)).toBe(true);
+  test.each([0, 1, 4096])("it gives the same in place and %i bytes before the data, and what is refused goes there as it is", (gap) => {
+    for (const sample of samples()) {
+      const memory = Buffer.from(new SharedArrayBuffer(gap + sample.length));
+      const data = memory.subarray(gap);
+      sample.copy(data);
+      const { bytes } = compressHere(sample, compressor);
+      expect(compressTo(memory, data, compressor, () => false)).toBe(bytes.length);
+      expect(memory.subarray(0, bytes.length).equals(bytes)).toBe(true);
+      sample.copy(data);
+      expect(compressTo(memory, data, compressor, () => true)).toBe(sample.length);
+      expect(memory.subarray(0, sample.length).equals(sample)).toBe(true);
     }
   });
 });
