@@ -34,6 +34,8 @@ export class BlobCache implements AsyncDisposable {
   readonly layout: Uint32Array<SharedArrayBuffer>;
   /** Bits as in `ready`: somebody has read the chunk, or waited for it, since the cache was opened. Shared memory: who reads `dataFd` sets them. */
   readonly touched: Int32Array<SharedArrayBuffer>;
+  /** Bits as in `ready`: whoever reads the chunk first (its `touched` bit was clear) tells `readOn`. Shared memory. */
+  readonly asked: Int32Array<SharedArrayBuffer>;
   /** A tarfs blob: `dataFd` is the tar itself, in blocks of 512 bytes, always ready. */
   readonly direct: boolean;
   readonly #options: BlobCacheOptions;
@@ -64,6 +66,7 @@ export class BlobCache implements AsyncDisposable {
     this.#marks = new ChunkMarks(this.direct ? 0 : blob.chunkCount);
     this.touched = this.#marks.touched;
     this.layout = this.#marks.layout;
+    this.asked = this.#marks.asked;
     this.#requests = new BlobRequests(options, this.#closing.signal);
     this.#sync = file.map === undefined ? undefined : new SyncQueue(file.fd, file.map, (error, chunks) => this.#notDurable(error, chunks));
     if (!this.direct && !hasBlobMeta(blob)) this.#recorded = new RecordedChunks(blob);
@@ -195,6 +198,16 @@ export class BlobCache implements AsyncDisposable {
     if (this.direct || this.#closed !== undefined) return;
     const known = (chunk: number): boolean => chunk >= 0 && chunk < this.chunkCount && this.#recorded?.has(chunk) !== false;
     this.#table?.current?.fetcher.fetchAhead(chunks.filter(known));
+  }
+
+  /**
+   * A reader in order has come to a chunk whose `asked` bit is set: more is fetched ahead of it, before it has to wait.
+   *
+   * @param sequentialBytes  as in `EnsureOptions`
+   */
+  readOn(chunk: number, sequentialBytes: number): void {
+    if (this.direct || this.#closed !== undefined) return;
+    this.#table?.current?.fetcher.readOn(chunk, sequentialBytes);
   }
 
   stats(): BlobCacheStats {

@@ -203,6 +203,7 @@ export class BlobTable {
       closing,
       isReady: (chunk: number) => map.isReady(chunk),
       isPresent: (chunk: number) => map.isReady(chunk) || map.isKept(chunk),
+      ask: (chunk: number) => marks.ask(chunk),
       onPrefetched: (item: number) => prefetcher.brought(item, items.end),
     };
     const fetching = { info, items, store, kept, fetcher: new Fetcher(parts, this.#parts.counts), hearsay };

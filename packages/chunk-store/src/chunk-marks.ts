@@ -10,9 +10,13 @@ export class ChunkMarks {
   /** Bit i & 31 of word i >> 5: somebody has read the chunk, or waited for it. */
   readonly touched: Int32Array<SharedArrayBuffer>;
 
+  /** Bit i & 31 of word i >> 5: who reads the chunk first is asked to say so, since what was fetched ahead is half used up. */
+  readonly asked: Int32Array<SharedArrayBuffer>;
+
   constructor(chunkCount: number) {
     this.layout = new Uint32Array(new SharedArrayBuffer(chunkCount * 8));
     this.touched = new Int32Array(new SharedArrayBuffer(Math.ceil(chunkCount / 32) * 4));
+    this.asked = new Int32Array(new SharedArrayBuffer(this.touched.byteLength));
     for (let at = 0; at < this.layout.length; at += 2) this.layout[at] = unknownOffset;
   }
 
@@ -32,6 +36,10 @@ export class ChunkMarks {
 
   touch(chunk: number): void {
     Atomics.or(this.touched, chunk >> 5, 1 << (chunk & 31));
+  }
+
+  ask(chunk: number): void {
+    Atomics.or(this.asked, chunk >> 5, 1 << (chunk & 31));
   }
 
   isTouched(chunk: number): boolean {

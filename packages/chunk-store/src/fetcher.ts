@@ -6,7 +6,16 @@ import type { FetchClass } from "./fetch-class.ts";
 import { FetchQueue, type MergedRange } from "./fetch-queue.ts";
 import type { Flight, OnVerified } from "./flight.ts";
 import type { ItemStore } from "./item-store.ts";
-import { amplifyBytesDefault, backgroundDeadlineMs, fetchAheadBytesMax, fetchesPerBlobMax, prefetchRequestBytesDefault } from "./limits.ts";
+import {
+  amplifyBytesDefault,
+  backgroundDeadlineMs,
+  fetchAheadBytesMax,
+  fetchesPerBlobMax,
+  longRunAheadBytesMax,
+  longRunAmplifyTimes,
+  longRunBytesMin,
+  prefetchRequestBytesDefault,
+} from "./limits.ts";
 import { RangeLanding } from "./range-landing.ts";
 import type { RunningWork } from "./running-work.ts";
 import { type FetchLane, type FetchScheduler, processScheduler } from "./scheduler.ts";
@@ -27,6 +36,8 @@ export interface FetcherParts {
   isReady(chunk: number): boolean;
   /** No reason to fetch it for later. */
   isPresent(chunk: number): boolean;
+  /** Whoever reads the chunk first is to tell `readOn`. */
+  ask(chunk: number): void;
   /** An item came for a prefetch. */
   onPrefetched(item: number): void;
 }
@@ -113,23 +124,40 @@ export class Fetcher {
   }
 
   /**
-   * Fetches on behind a sequential reader, up to `amplifyBytesMax` stored bytes; the reader does not wait for it.
+   * Fetches on behind a sequential reader, who does not wait for it: up to `amplifyBytesMax` stored bytes, more in a long run.
    *
    * @param hint  bytes up to here that the reader has read in order, when that is known
    */
   widenLater(missing: readonly number[], hint: number | undefined): void {
-    const { items, isPresent, options } = this.#parts;
+    const { items, isPresent } = this.#parts;
     let found = 0;
     for (const chunk of missing) found = Math.max(found, this.#sequences.note(chunk, items.info.compressedSize(chunk), isPresent));
-    let budget = Math.min(hint ?? found, options.amplifyBytesMax ?? amplifyBytesDefault);
-    let item = Math.max(...missing.map((chunk) => items.itemOf(chunk))) + 1;
-    for (; budget > 0 && item < items.end; item++) {
+    this.#widen(Math.max(...missing.map((chunk) => items.itemOf(chunk))), hint ?? found);
+  }
+
+  /** The reader of a long run has come to a chunk it was asked about: half of what was fetched ahead of it is used up. */
+  readOn(chunk: number, runBytes: number): void {
+    this.#widen(this.#parts.items.itemOf(chunk), runBytes);
+    this.#scheduler.poke();
+  }
+
+  /** Fetches what lies behind `last`. In a long run the first chunk of the second half is marked, so that its reader need never wait. */
+  #widen(last: number, runBytes: number): void {
+    const { items, isPresent, options, ask } = this.#parts;
+    const amplifyMax = options.amplifyBytesMax ?? amplifyBytesDefault;
+    const isLong = runBytes >= longRunBytesMin;
+    const longMax = Math.min(runBytes / 2, amplifyMax * longRunAmplifyTimes, longRunAheadBytesMax);
+    const window = isLong ? Math.max(amplifyMax, longMax) : Math.min(runBytes, amplifyMax);
+    let budget = window;
+    for (let item = last + 1; budget > 0 && item < items.end; item++) {
       if (items.storedOffset(item) < 0) continue;
       if (items.contextOf(item) >= 0 !== items.contextOf(item - 1) >= 0) return;
-      budget -= items.storedSize(item);
-      if (budget >= 0 && this.#queue.get(item) === undefined && items.members(item).some((chunk) => !isPresent(chunk))) {
-        this.#queue.join(item, "ahead");
-      }
+      const before = budget;
+      budget -= isLong ? items.decodedSize(item) : items.storedSize(item);
+      if (budget < 0) return;
+      const members = items.members(item);
+      if (this.#queue.get(item) === undefined && members.some((chunk) => !isPresent(chunk))) this.#queue.join(item, "ahead");
+      if (isLong && before > window / 2 && budget <= window / 2) ask(members[0] as number);
     }
   }
 

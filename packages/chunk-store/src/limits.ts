@@ -46,6 +46,14 @@ export const sequentialChunksMin = 3;
 export const firstWidenBytes = 128 * 1024;
 
 /**
+ * A reader that has come so far in order, in bytes, reads a large file or a whole tree: from then on half of what it has read is fetched
+ * ahead of it, at most so many times `amplifyBytesMax` and so many decoded bytes. At 20 ms a request it would else wait for each.
+ */
+export const longRunBytesMin = 4 * 1024 * 1024;
+export const longRunAmplifyTimes = 8;
+export const longRunAheadBytesMax = 8 * 1024 * 1024;
+
+/**
  * Read-ahead that may travel in the request of a reader, in stored bytes: it delays the reader by 1.3 ms at 200 Mbit/s, where a request of its
  * own needs a connection more.
  */

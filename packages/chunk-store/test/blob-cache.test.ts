@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { openBootstrap } from "@nydus-ts/rafs-format";
 import { type GoldenCase, goldenAbsent, goldenCases } from "@nydus-ts/testkit";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type BlobBackend, BlobCache, type ChunkStoreError, FetchScheduler, localfsBackend } from "../src/index.ts";
+import { type BlobBackend, BlobCache, type BlobCacheOptions, type ChunkStoreError, FetchScheduler, localfsBackend } from "../src/index.ts";
+import { longRunAmplifyTimes, longRunBytesMin } from "../src/limits.ts";
 
 const golden: GoldenCase | undefined = goldenCases()?.find(({ name }) => name === "small-v6-zstd-blake3");
 
@@ -40,8 +41,8 @@ describe.skipIf(golden === undefined)(`a blob of the original as a cache${golden
   let directory: string;
   let backend: Counting;
   let cache: BlobCache;
-  const open = (): Promise<BlobCache> =>
-    BlobCache.open({ directory, blob, backend, digestOf, digester: blob.digester, scheduler: new FetchScheduler() });
+  const open = (options: Partial<BlobCacheOptions> = {}): Promise<BlobCache> =>
+    BlobCache.open({ directory, blob, backend, digestOf, digester: blob.digester, scheduler: new FetchScheduler(), ...options });
   const bits = (): number => cache.stats().readyCount;
 
   beforeEach(async () => {
@@ -101,27 +102,41 @@ describe.skipIf(golden === undefined)(`a blob of the original as a cache${golden
     expect(cache.stats().widenedBytes).toBeGreaterThan(0);
   });
 
-  test("a chunk is ready as soon as its bytes have come, while the rest of its request is on the way", async () => {
-    await cache.loadMeta({ deadlineMs: 10_000 });
-    const rest = Promise.withResolvers<void>();
-    const read = backend.read.bind(backend);
-    const requests: number[] = [];
-    backend.read = async (blobId, range, options) => {
-      const bytes = await read(blobId, range, options);
-      requests.push(bytes.length);
-      // All but the last byte: what is whole of it is the first chunks.
-      options.onPart?.(bytes.subarray(0, bytes.length - 1));
-      await rest.promise;
-      return bytes;
-    };
-    const whole = cache.ensure([0, 1, 2], { deadlineMs: 10_000, sequentialBytes: 0 });
-    await cache.ensure([0, 1], { deadlineMs: 10_000, sequentialBytes: 0 });
-    expect(requests).toHaveLength(1);
-    expect(bits()).toBe(2);
-    rest.resolve();
-    await whole;
-    expect(bits()).toBe(3);
-  });
+  test.each([16, 0])(
+    "in a long run more is fetched ahead, and on when its reader comes to half of it (amplifyBytesMax %i KiB)",
+    async (amplifyKiB) => {
+      await cache[Symbol.asyncDispose]();
+      cache = await open({ amplifyBytesMax: amplifyKiB * 1024 });
+      const size = (chunk: number): number => cache.layout[2 * chunk + 1] as number;
+      const asked = (): number[] => all.filter((chunk) => ((cache.asked[chunk >> 5]! >>> (chunk & 31)) & 1) === 1);
+      const settled = async (): Promise<number> => {
+        await expect.poll(() => cache.stats().inFlight).toBe(0);
+        return bits();
+      };
+      const sequentialBytes = longRunBytesMin;
+      await cache.ensure([0], { deadlineMs: 10_000, sequentialBytes });
+      const first = await settled();
+      if (amplifyKiB === 0) {
+        expect([first, asked()]).toEqual([1, []]);
+        return;
+      }
+      const window = amplifyKiB * 1024 * longRunAmplifyTimes;
+      const ahead = (until: number): number => all.slice(1, until).reduce((sum, chunk) => sum + size(chunk), 0);
+      expect(ahead(first)).toBeLessThanOrEqual(window);
+      expect(ahead(first + 1)).toBeGreaterThan(window);
+      const [half = 0, ...others] = asked();
+      expect(others).toEqual([]);
+      expect(ahead(half)).toBeLessThan(window / 2);
+      expect(ahead(half + 1)).toBeGreaterThanOrEqual(window / 2);
+      cache.readOn(half, sequentialBytes);
+      expect(await settled()).toBeGreaterThan(first);
+      await cache[Symbol.asyncDispose]();
+      const requests = backend.reads.length;
+      cache.readOn(half, sequentialBytes);
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(backend.reads).toHaveLength(requests);
+    },
+  );
 
   test("what came before a connection broke stays, and only the rest fails", async () => {
     await cache.loadMeta({ deadlineMs: 10_000 });

@@ -148,6 +148,6 @@ async function positionOf(answer: Answer, at: number, what: string): Promise<{ s
     }
     return { skip: 0, total: Number(found[2]) + 1 };
   }
-  if (at > SKIP_BYTES_MAX) await checkRange(answer, { offset: at, length: 1 }, what);
+  if (at > SKIP_BYTES_MAX) checkRange(answer, { offset: at, length: 1 }, what);
   return { skip: at, total: Number.isSafeInteger(length) ? length : undefined };
 }

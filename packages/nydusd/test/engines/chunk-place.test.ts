@@ -14,6 +14,7 @@ describe("a chunk that a bootstrap names is judged by the blob's own table", () 
     // Chunks 0 and 2 are in the cache.
     ready: Int32Array.of(0b101),
     touched: Int32Array.of(0),
+    asked: Int32Array.of(0),
     layout: Uint32Array.of(0, 5000, 2, 4096, 3, 100, unknownPlace, 0),
     direct: false,
     chunkCount: 4,

@@ -74,6 +74,12 @@ type Blob = RafsMount["blobs"][number];
 /** What a test wants to happen when a chunk is asked for that is not ready. */
 export type Fetch = (chunks: readonly number[], onVerified: (chunk: number, data: Uint8Array) => void) => Promise<void>;
 
+/** What the engine has asked of the blob. */
+interface Told {
+  readonly fetched: number[];
+  readonly readOnCalls: readonly (readonly [chunk: number, sequentialBytes: number])[];
+}
+
 /**
  * A blob whose uncompressed data file is finished; the test decides which chunks count as ready and what fetching the others does.
  * The shape is that of BlobCache as the engine uses it.
@@ -85,7 +91,7 @@ export function finishedBlob(options: {
   readonly chunks: readonly (readonly [number, number])[] | undefined;
   readonly ready: boolean;
   readonly fetch?: Fetch;
-}): Blob & { readonly fetched: number[] } {
+}): Blob & Told {
   const { blob, chunks } = options;
   const chunkCount = chunks?.length ?? blob.chunkCount;
   const ready = new Int32Array(new SharedArrayBuffer(Math.ceil(chunkCount / 32) * 4 + 4));
@@ -96,12 +102,16 @@ export function finishedBlob(options: {
   });
   if (options.ready) ready.fill(-1);
   const fetched: number[] = [];
+  const readOn: [chunk: number, sequentialBytes: number][] = [];
   const served = {
     blob,
     dataFd: openSync(options.dataFile, "r"),
     chunkCount,
     ready,
     touched: new Int32Array(new SharedArrayBuffer(ready.byteLength)),
+    asked: new Int32Array(new SharedArrayBuffer(ready.byteLength)),
+    readOn: (chunk: number, sequentialBytes: number) => void readOn.push([chunk, sequentialBytes]),
+    readOnCalls: readOn,
     layout,
     direct: chunks === undefined,
     fetched,
@@ -114,7 +124,7 @@ export function finishedBlob(options: {
       closeSync(served.dataFd);
     },
   };
-  return served as unknown as Blob & { readonly fetched: number[] };
+  return served as unknown as Blob & Told;
 }
 
 /** The blob of a case that keeps the finished cache files of the original (`*-cachefiles`). */

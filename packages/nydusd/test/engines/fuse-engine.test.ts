@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, readSync, writeFileSync } from "node:fs";
 import { open as openFile, readdir, readFile, stat, statfs } from "node:fs/promises";
@@ -149,6 +149,30 @@ describe.skipIf(golden === undefined)("an image served through FUSE", () => {
     await engine.attach(mountOf(entry, [blob]));
     await engine.start();
     expect(await page(stage)).toBe(expected);
+  });
+
+  test("the first read of a chunk that is asked about is told once, with what was read in order before it, whatever thread reads it", async () => {
+    await using stage = new Stage();
+    const entry = goldenCase("small-v6-cachefiles");
+    await using blob = cachedBlob(entry, { ready: true });
+    blob.asked.fill(-1);
+    const engine = stage.engine();
+    await engine.attach(mountOf(entry, [blob]));
+    await engine.start();
+    for (let read = 0; read < 2; read++) {
+      await listTree(stage.mountpoint, { parallel: 2 });
+      // The kernel asks again for what it forgot.
+      execFileSync("sh", ["-c", "echo 1 > /proc/sys/vm/drop_caches"]);
+    }
+    await until(() => blob.readOnCalls.length > 1);
+    await engine.stop({ unmount: true });
+    const chunks = blob.readOnCalls.map(([chunk]) => chunk);
+    expect(new Set(chunks).size).toBe(chunks.length);
+    // A run spans no more than the blob.
+    const runs = blob.readOnCalls.map(([, sequentialBytes]) => sequentialBytes);
+    const end = Math.max(...chunks.map((chunk) => (blob.layout[2 * chunk] as number) * 4096 + (blob.layout[2 * chunk + 1] as number)));
+    expect(Math.max(...runs)).toBeGreaterThan(0);
+    expect(Math.max(...runs)).toBeLessThanOrEqual(end);
   });
 
   test("a stop while readers wait for data ends them with an error, and leaves neither mount nor thread", async () => {

@@ -1,5 +1,5 @@
 import { answered, EINVAL, EIO, ENODATA, ENOENT, type FuseFileSystem, type FuseReply, type FuseRequest } from "@nydus-ts/fuse";
-import type { ImageView, Miss } from "./messages.ts";
+import type { ImageView, Miss, ReadOn } from "./messages.ts";
 import { PseudoDirectories } from "./pseudo-directories.ts";
 import { ServedImage } from "./served-image.ts";
 import type { PseudoNode } from "./virtual-tree.ts";
@@ -11,6 +11,8 @@ export interface FileSystemOptions {
   readonly handOver: (miss: Miss) => void;
   /** A read of a cache file took as long as only a disk does. */
   readonly slowRead: () => void;
+  /** A reader in order has come to what was fetched ahead of it. */
+  readonly readOn: (readOn: ReadOn) => void;
   readonly interrupted: (uniqueLo: number, uniqueHi: number) => void;
 }
 

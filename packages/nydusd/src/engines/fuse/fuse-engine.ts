@@ -159,6 +159,9 @@ export class FuseEngine implements Engine {
       case "miss":
         void this.#misses.serve(report.miss);
         break;
+      case "readOn":
+        this.#misses.readOn(report.readOn);
+        break;
       case "interrupt":
         this.#misses.interrupt(report.uniqueLo, report.uniqueHi);
         break;
@@ -248,10 +251,11 @@ export class FuseEngine implements Engine {
         index,
         address: map.address,
         length: map.length,
-        blobs: mount.blobs.map(({ dataFd, ready, touched, layout, direct, chunkCount }) => ({
+        blobs: mount.blobs.map(({ dataFd, ready, touched, asked, layout, direct, chunkCount }) => ({
           dataFd,
           ready,
           touched,
+          asked,
           layout,
           direct,
           chunkCount,

@@ -9,6 +9,8 @@ export interface BlobView {
   readonly ready: Int32Array;
   /** Set when a chunk is read: tells prefetched data that was of use. */
   readonly touched: Int32Array;
+  /** Set: the first read of the chunk is to be reported. */
+  readonly asked: Int32Array;
   readonly layout: Uint32Array;
   readonly direct: boolean;
   readonly chunkCount: number;
@@ -63,11 +65,20 @@ export interface Miss {
 
 export const pieceNumbers = 5;
 
+/** The first read of a chunk that a worker was asked about. */
+export interface ReadOn {
+  /** Of the image. */
+  readonly index: number;
+  readonly blob: number;
+  readonly chunk: number;
+}
+
 export type Report =
   | { readonly kind: "ready" }
   | { readonly kind: "done"; readonly number: number; readonly error: string | undefined }
   | { readonly kind: "init"; readonly minor: number; readonly flags: bigint }
   | { readonly kind: "miss"; readonly miss: Miss }
+  | { readonly kind: "readOn"; readonly readOn: ReadOn }
   | { readonly kind: "interrupt"; readonly uniqueLo: number; readonly uniqueHi: number }
   | { readonly kind: "fault"; readonly text: string }
   | { readonly kind: "trace"; readonly line: string }

@@ -6,7 +6,7 @@ import { describeError } from "../../errors.ts";
 import type { Log } from "../../log/log.ts";
 import type { InflightRequest, RafsMount } from "../engine.ts";
 import { Counters } from "./counters.ts";
-import { type Miss, pieceNumbers } from "./messages.ts";
+import { type Miss, pieceNumbers, type ReadOn } from "./messages.ts";
 import { SequenceTracker } from "./sequence.ts";
 import { judgeChunk } from "./served-image.ts";
 
@@ -100,6 +100,16 @@ export class MissServer {
       image.counters.countFailedRead();
       this.#log.error(`${this.#describe(image, miss)}: ${describeError(error)}`);
     }
+  }
+
+  /** A reader in order has come to a chunk that was fetched ahead of it. */
+  readOn({ index, blob, chunk }: ReadOn): void {
+    const image = this.#images.get(index);
+    const cache = image?.mount.blobs[blob];
+    const start = (cache?.layout[2 * chunk] as number) * 4096;
+    const end = start + (cache?.layout[2 * chunk + 1] as number);
+    const sequentialBytes = image?.sequences[blob]?.noteReadOn(start, end) ?? 0;
+    cache?.readOn(chunk, sequentialBytes);
   }
 
   /** Answers from a chunk that came and is not in the cache yet, if it is all that is wanted: the reader need not wait for the disk. */

@@ -14,7 +14,7 @@ import {
 import { rawPread, statfs, viewMemory } from "@nydus-ts/linux";
 import { Counters, operation } from "./counters.ts";
 import { type ImageCursor, openCursor } from "./image-cursor.ts";
-import { type BlobView, type ImageView, type Miss, pieceNumbers } from "./messages.ts";
+import { type BlobView, type ImageView, type Miss, pieceNumbers, type ReadOn } from "./messages.ts";
 import { restOfFile } from "./rest-of-file.ts";
 
 const typeMask = 0o170000;
@@ -51,6 +51,7 @@ export interface ServedImageOptions {
   readonly device: number;
   readonly handOver: (miss: Miss) => void;
   readonly slowRead: () => void;
+  readonly readOn: (readOn: ReadOn) => void;
 }
 
 /**
@@ -281,7 +282,8 @@ export class ServedImage {
       const verdict = judgeChunk(blob, cursor.chunkIndex, start, within + wanted);
       if (verdict === "damaged") return "damaged";
       if (verdict === "absent") state = "absent";
-      else if (!blob.direct) touch(blob, cursor.chunkIndex);
+      else if (!blob.direct && touch(blob, cursor.chunkIndex))
+        this.#options.readOn({ index: this.index, blob: cursor.chunkBlob, chunk: cursor.chunkIndex });
       const piece = count * pieceNumbers;
       pieces[piece] = cursor.chunkBlob;
       pieces[piece + 1] = cursor.chunkIndex;
@@ -378,8 +380,9 @@ export function judgeChunk(blob: BlobView, chunk: number, start: number, needed:
   return ((blob.ready[chunk >> 5] as number) & (1 << (chunk & 31))) !== 0 ? "ready" : "absent";
 }
 
-/** The first read of a chunk; later ones only look. */
-function touch(blob: BlobView, chunk: number): void {
+/** The first read of a chunk; later ones only look. @returns whether it is to be reported */
+function touch(blob: BlobView, chunk: number): boolean {
   const bit = 1 << (chunk & 31);
-  if (((blob.touched[chunk >> 5] as number) & bit) === 0) Atomics.or(blob.touched, chunk >> 5, bit);
+  if (((blob.touched[chunk >> 5] as number) & bit) !== 0 || (Atomics.or(blob.touched, chunk >> 5, bit) & bit) !== 0) return false;
+  return ((blob.asked[chunk >> 5] as number) & bit) !== 0;
 }

@@ -22,6 +22,7 @@ export function runFuseWorker(data: FuseWorkerData): void {
     device: data.device,
     handOver: (miss) => report({ kind: "miss", miss }),
     slowRead: () => table.askForHelp(),
+    readOn: (readOn) => report({ kind: "readOn", readOn }),
     interrupted: (uniqueLo, uniqueHi) => report({ kind: "interrupt", uniqueLo, uniqueHi }),
   });
   const takeOrders = (): boolean => {
