@@ -13,6 +13,8 @@ export interface BlobCacheOptions {
   readonly directory: string;
   /** With the effective id (`effectiveBlobId`): it names the cache files and the blob at the back end. */
   readonly blob: BlobRecord;
+  /** What the cache files are called instead of the blob's id, for a blob whose chunks lie elsewhere than other images of this folder say. */
+  readonly cacheName?: string | undefined;
   readonly backend: BlobBackend;
   /** Digest of a chunk's uncompressed data by chunk index; undefined where none is known (then CRC or the blob's digest array). */
   readonly digestOf?: ((chunkIndex: number) => Uint8Array | undefined) | undefined;

@@ -71,7 +71,7 @@ export class BlobCache implements AsyncDisposable {
     this.#sync = file.map === undefined ? undefined : new SyncQueue(file.fd, file.map, (error, chunks) => this.#notDurable(error, chunks));
     if (!this.direct && !hasBlobMeta(blob)) this.#recorded = new RecordedChunks(blob);
     this.#table = this.#openTable();
-    const names = cacheFileNames(blob.id);
+    const names = cacheFileNames(options.cacheName ?? blob.id);
     const paths = [file.path, join(directory, names.chunkMap), join(directory, names.meta), join(directory, names.metaDigest)];
     this.#paths = this.direct ? [file.path] : paths;
   }
@@ -101,7 +101,7 @@ export class BlobCache implements AsyncDisposable {
   static async open(options: BlobCacheOptions): Promise<BlobCache> {
     const { blob, directory } = options;
     if (hasFeature(blob, "tarfs")) return new BlobCache(options, { ...(await openTar(directory, blob.id)), map: undefined });
-    const cache = new BlobCache(options, await openDataFile(directory, blob));
+    const cache = new BlobCache(options, await openDataFile(directory, blob, options.cacheName));
     try {
       if (hasBlobMeta(blob)) {
         const kept = await readCachedMeta(directory, blob);

@@ -19,8 +19,8 @@ export interface DataFile {
  * @throws ChunkStoreError CHUNK_CACHE
  * Source: spec/rafs.md 8
  */
-export async function openDataFile(directory: string, blob: BlobRecord): Promise<DataFile> {
-  const names = cacheFileNames(blob.id);
+export async function openDataFile(directory: string, blob: BlobRecord, cacheName = blob.id): Promise<DataFile> {
+  const names = cacheFileNames(cacheName);
   const path = join(directory, names.data);
   const mapPath = join(directory, names.chunkMap);
   try {

@@ -218,7 +218,14 @@ test("the blobs of an image that is still wanted stay when another is removed", 
   await client.call("Prepare", { key: "test/9/c1", parent: one });
   await client.call("Prepare", { key: "test/9/c2", parent: two });
   const other = "0".repeat(64);
-  for (const name of [`${FIXTURE_BLOB}.blob.data`, `${FIXTURE_BLOB}.blob.data.chunk_map`, `${other}.blob.data`, "keep.txt"])
+  for (const name of [
+    `${FIXTURE_BLOB}.blob.data`,
+    `${FIXTURE_BLOB}.blob.data.chunk_map`,
+    `${other}.blob.data`,
+    `${other}.v6.blob.data`,
+    `${other}.v6.blob.data.chunk_map`,
+    "keep.txt",
+  ])
     writeFileSync(join(stack.root, "cache", name), "x");
   for (const key of ["test/9/c1", one, "sha256:one-0"]) await client.call("Remove", { key });
   await client.call("Cleanup", {});

@@ -17,6 +17,8 @@ export interface CacheUse {
   readonly config: ConfigV2;
   /** With its effective id. */
   readonly blob: BlobRecord;
+  /** What its cache files are called. */
+  readonly cacheName: string;
   /** The blob that holds the chunk info. */
   readonly metaBlobId: string;
   readonly backend: ImageBackend;
@@ -65,7 +67,7 @@ export class CachePool {
   /** @throws NydusdError MOUNT_BACKEND (cache directory, or the blob is already in use with another description), UNSUPPORTED */
   async acquire(use: CacheUse): Promise<CacheHandle> {
     const directory = await cacheDirectory(use.config);
-    const key = join(directory, use.blob.id);
+    const key = join(directory, use.cacheName);
     const fingerprint = describe(use.blob);
     let shared = this.#shared.get(key);
     if (shared === undefined) {
@@ -97,6 +99,7 @@ export class CachePool {
     return BlobCache.open({
       directory,
       blob: use.blob,
+      cacheName: use.cacheName,
       metaBlobId: use.metaBlobId,
       backend,
       // Images that share a blob may each know only the digests of the chunks they use.

@@ -9,6 +9,11 @@ export interface DescribedBlob {
   readonly blob: BlobRecord;
   /** What the bootstrap records of its chunks; undefined for a blob that has blob meta, or needs none (tarfs). */
   readonly chunkRecords: readonly ChunkRecord[] | undefined;
+  /**
+   * What follows the id in the names of its cache files. A blob that a version 5 image brought lies differently in a version 6 image, at
+   * blocks: images of both versions may be mounted at once, and each kind needs files of its own.
+   */
+  readonly cacheSuffix: "" | ".v6";
 }
 
 /**
@@ -34,7 +39,11 @@ export function describeBlobs(bootstrap: Bootstrap): DescribedBlob[] {
   }
   return bootstrap.blobs.map((blob, index) =>
     needed[index] === true
-      ? { blob: withRecordedSizes(blob, records[index]!), chunkRecords: records[index]! }
-      : { blob, chunkRecords: undefined },
+      ? {
+          blob: withRecordedSizes(blob, records[index]!),
+          chunkRecords: records[index]!,
+          cacheSuffix: bootstrap.version === 6 && !hasFeature(blob, "external") ? ".v6" : "",
+        }
+      : { blob, chunkRecords: undefined, cacheSuffix: "" },
   );
 }

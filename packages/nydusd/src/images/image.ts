@@ -77,11 +77,12 @@ export class Image {
     let backend: ImageBackend | undefined;
     try {
       backend = await pools.backends.acquire(config, mountpoint);
-      for (const { blob: record, chunkRecords } of await describeImage(source, request.source, config)) {
+      for (const { blob: record, chunkRecords, cacheSuffix } of await describeImage(source, request.source, config)) {
         const blob = { ...record, id: effectiveBlobId(record, source.name) };
         const digestOf = source.bootstrap.chunkDigests(record.index);
         const placeOf = hasBlobMeta(record) ? source.bootstrap.recordedChunks(record.index) : undefined;
-        const use = { config, blob, metaBlobId: metaBlobId(record, source.name), backend, digestOf, placeOf, chunkRecords };
+        const cacheName = `${blob.id}${cacheSuffix}`;
+        const use = { config, blob, cacheName, metaBlobId: metaBlobId(record, source.name), backend, digestOf, placeOf, chunkRecords };
         blobs.push(await pools.caches.acquire(use));
       }
       return new Image({ mountpoint, mountedTime, request, config, source, blobs, backend, pools, log });

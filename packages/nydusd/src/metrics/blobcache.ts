@@ -12,7 +12,7 @@ export function blobcacheAnswer(images: readonly Image[]): BlobcacheMetricsAnswe
   const begin = begins.length === 0 ? 0 : Math.min(...begins);
   const end = Math.max(0, ...stats.map((each) => each.prefetchEndMs));
   return {
-    underlying_files: handles.map(({ use }) => `${use.blob.id}.blob.data`).filter((name, index, all) => all.indexOf(name) === index),
+    underlying_files: handles.map(({ use }) => `${use.cacheName}.blob.data`).filter((name, index, all) => all.indexOf(name) === index),
     store_path: handles[0]?.directory ?? "",
     partial_hits: sum("hits"),
     // Chunks are read from the cache file in place; there is no second, slower way to count.

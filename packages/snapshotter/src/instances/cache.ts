@@ -5,9 +5,12 @@ import { join } from "node:path";
 export const CACHE_SUFFIXES = [
   ".blob.data.chunk_map",
   ".chunk_map",
+  // Of blobs that version 5 images brought, as version 6 images see them.
+  ".v6.blob.data.chunk_map",
   ".blob.meta.sha256",
   ".blob.meta",
   ".blob.data",
+  ".v6.blob.data",
   ".image.disk",
   ".layer.disk",
   "",
