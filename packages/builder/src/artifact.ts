@@ -9,8 +9,11 @@ import { basename, dirname, join } from "node:path";
 import { BuilderError } from "./errors.ts";
 import { syncBehindBytes, writeBatchBytes } from "./limits.ts";
 
-/** Where an artifact goes: a file, or a directory in which its name is its id. */
-export type Destination = { file: string } | { directory: string };
+/**
+ * Where an artifact goes: a file, or a directory in which its name is its id. `isTemporary`: the file is gone before the program is, so
+ * nobody waits for the disk.
+ */
+export type Destination = { file: string } | { directory: string; isTemporary?: boolean };
 
 export interface AppendOptions {
   /** false: the bytes stay out of the running SHA-256, which the digest array of a blob asks for */
@@ -126,7 +129,7 @@ export class Artifact implements BlobOutput {
   /** The disk works on what is written while the build goes on. It else had all of it to do at the end, with the build waiting. */
   #syncBehind(bytesWritten: number): void {
     this.#unsyncedBytes += bytesWritten;
-    if (this.#direct || this.#syncingBehind || this.#unsyncedBytes < syncBehindBytes) return;
+    if (!this.#isSynced || this.#syncingBehind || this.#unsyncedBytes < syncBehindBytes) return;
     this.#unsyncedBytes = 0;
     this.#syncingBehind = this.#handle
       .datasync()
@@ -137,6 +140,10 @@ export class Artifact implements BlobOutput {
       .finally(() => {
         this.#syncingBehind = undefined;
       });
+  }
+
+  get #isSynced(): boolean {
+    return !this.#direct && !("directory" in this.#destination && this.#destination.isTemporary);
   }
 
   digest(): Buffer {
@@ -152,7 +159,7 @@ export class Artifact implements BlobOutput {
     await this.flush();
     await this.#syncingBehind;
     if (this.#syncFailure !== undefined) throw this.#syncFailure;
-    if (!this.#direct) await this.#handle.sync();
+    if (this.#isSynced) await this.#handle.sync();
   }
 
   /** Makes the artifact appear. In a directory its name is `id`; a file of that name that is there already is kept: equal name, equal bytes. */

@@ -1,8 +1,11 @@
 /**
- * Layers that are read, built and written at the same time: while one waits for the network, the other keeps two cores busy. Each holds up to
- * about 30 MiB of data on its way; four were no faster and cost 25 MiB more at the peak. More layers wait.
+ * Layers that are read and built at the same time: while one waits for the network, the other keeps two cores busy. Each holds up to about
+ * 30 MiB of data on its way; four were no faster and cost 25 MiB more at the peak. More layers wait.
  */
-export const layersInFlightMax = 2;
+export const layersInBuildMax = 2;
+
+/** Layers that are built or written at the same time: a blob goes to its store while the next layers are built. More layers wait. */
+export const layersInFlightMax = 4;
 
 /** Manifests of an index that are converted. A larger index is refused. */
 export const manifestsMax = 64;

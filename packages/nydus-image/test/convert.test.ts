@@ -18,6 +18,18 @@ import {
 import { run } from "./support.ts";
 
 describe("converting an image", () => {
+  test("while blobs are written to a slow registry, the next layers are built", async () => {
+    const registry = await startRegistry();
+    const layers = [base, upper, onlyDirectories].map((layer) => gzipSync(layer));
+    registry.putImage("app", "v1", layers);
+    const lastRead = Promise.withResolvers<void>();
+    registry.faults.add({ method: "GET", path: new RegExp(sha256(layers[2])) }, { hold: async () => lastRead.resolve() });
+    // Two layers are built at a time: with both waiting here, the third is read only if its turn comes before their end.
+    registry.faults.add({ method: "POST", path: /nydus\/app\/blobs\/uploads/ }, { hold: () => lastRead.promise });
+    const { code, stderr } = await run(["convert", "--source", `${registry.host}/app:v1`, "--target", `${registry.host}/nydus/app:v1`]);
+    expect([code, stderr]).toEqual([0, expect.stringContaining("3 blobs written, 0 were there")]);
+  });
+
   test("layers become nydus blobs and a bootstrap layer, as the run time wants them", async () => {
     const registry = await startRegistry();
     const source = {

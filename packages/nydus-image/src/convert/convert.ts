@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { type BlobEntry, CompressPool, cloneTree, compressorNumbers, digesterNumbers, mergeLayers } from "@nydus-ts/builder";
 import { type Descriptor, type ImageManifest, MEDIA_TYPES, type Platform, RegistryImage } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
-import { configBytesMax, layersInFlightMax, layersMax } from "../limits.ts";
+import { configBytesMax, layersInBuildMax, layersInFlightMax, layersMax } from "../limits.ts";
 import { packBootstrapLayer } from "./bootstrap-layer.ts";
 import { readCachedLayer } from "./cached-layer.ts";
 import { copyBlob, readBlob } from "./copy-blob.ts";
@@ -66,6 +66,7 @@ class Conversion {
   readonly #workDirectory: string;
   readonly #pool: CompressPool;
   readonly #limit = createLimiter(layersInFlightMax);
+  readonly #limitBuilds = createLimiter(layersInBuildMax);
   /** by digest of the source layer: a layer that several images share is converted once */
   readonly #layers = new Map<string, Promise<ConvertedLayer>>();
   readonly #together: Together;
@@ -228,7 +229,8 @@ class Conversion {
         signal.throwIfAborted();
         const cached = await this.#cached(layer);
         if (cached) progress.done(cached.uploaded ? "written" : "already there");
-        const options = { source, blobs, dictionary, format, workDirectory: this.#workDirectory, pool: this.#pool, signal };
+        const shared = { workDirectory: this.#workDirectory, pool: this.#pool, limitBuilds: this.#limitBuilds };
+        const options = { source, blobs, dictionary, format, ...shared, signal };
         const result = cached ?? (await convertLayer(layer, options, progress));
         // The run time reads the data of such an image from the layer, in the repository of the image.
         if (format.ociRef) await copyBlob(layer, source, target, { signal });

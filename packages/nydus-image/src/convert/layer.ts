@@ -7,6 +7,7 @@ import {
   type BlobEntry,
   type Compressor,
   type CompressPool,
+  type CreateResult,
   type CreateSource,
   countDropped,
   createImage,
@@ -19,6 +20,7 @@ import type { Descriptor, ImageSource } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import type { BlobStore } from "./blob-store.ts";
 import type { Dictionary } from "./dictionary.ts";
+import type { Limiter } from "./limiter.ts";
 import type { LayerProgress } from "./progress.ts";
 
 /** How layers are built. All of it changes the blobs. */
@@ -42,6 +44,8 @@ export interface LayerOptions {
   dictionary: Dictionary | undefined;
   workDirectory: string;
   pool: CompressPool;
+  /** layers that are built at the same time take turns by this */
+  limitBuilds: Limiter;
   signal: AbortSignal;
 }
 
@@ -66,28 +70,29 @@ export async function convertLayer(layer: Descriptor, options: LayerOptions, pro
   if (/\+encrypted$/.test(layer.mediaType)) {
     throw new NydusImageError("IMAGE_UNSUPPORTED", `layer ${layer.digest} is encrypted: decrypt the image before converting it`);
   }
-  const { source, blobs, format, workDirectory, pool, signal } = options;
+  const { source, blobs, format, workDirectory, pool, limitBuilds, signal } = options;
   const directory = await mkdtemp(join(workDirectory, "layer-"));
-  const stream = counted(source.openBlob(layer, { signal }), (bytes) => progress.read(bytes));
   const kind: CreateSource["kind"] & ("layer" | "tar") = format.ociRef ? "layer" : "tar";
-  const built = await createImage({
-    source: { kind, stream },
-    blob: { directory },
-    bootstrap: undefined,
-    blobId: "",
-    blobOffset: 0,
-    compressor: format.compressor,
-    digester: format.digester,
-    chunkSize: format.chunkSize,
-    chunkInfoVersion: 1,
-    batchSize: format.batchSize,
-    toc: format.fsVersion === 6,
-    explicitUidGid: true,
-    ...(format.fsVersion === 5 ? { version5: { alignedChunks: format.alignedChunks } } : {}),
-    prefetch: { policy: "none", patterns: [] },
-    ...(options.dictionary ? { dictionary: options.dictionary } : {}),
-    pool,
-  }).catch((cause: unknown) => {
+  const build = (): Promise<CreateResult> =>
+    createImage({
+      source: { kind, stream: counted(source.openBlob(layer, { signal }), (bytes) => progress.read(bytes)) },
+      blob: { directory, isTemporary: true },
+      bootstrap: undefined,
+      blobId: "",
+      blobOffset: 0,
+      compressor: format.compressor,
+      digester: format.digester,
+      chunkSize: format.chunkSize,
+      chunkInfoVersion: 1,
+      batchSize: format.batchSize,
+      toc: format.fsVersion === 6,
+      explicitUidGid: true,
+      ...(format.fsVersion === 5 ? { version5: { alignedChunks: format.alignedChunks } } : {}),
+      prefetch: { policy: "none", patterns: [] },
+      ...(options.dictionary ? { dictionary: options.dictionary } : {}),
+      pool,
+    });
+  const built = await limitBuilds(build).catch((cause: unknown) => {
     throw new NydusImageError("IMAGE_SOURCE", `layer ${layer.digest} of ${source.name} can not be converted`, { cause });
   });
   const { path, size } = built.blob!;

@@ -1,5 +1,7 @@
+export type Limiter = <T>(task: () => Promise<T>) => Promise<T>;
+
 /** Runs at most `limit` tasks at a time; others wait in order of arrival. */
-export function createLimiter(limit: number): <T>(task: () => Promise<T>) => Promise<T> {
+export function createLimiter(limit: number): Limiter {
   let running = 0;
   const waiting: Array<() => void> = [];
   return async (task) => {

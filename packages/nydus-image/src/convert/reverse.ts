@@ -12,7 +12,7 @@ import { readBootstrapFile, storedBlobId } from "../bootstrap-file.ts";
 import { writeMembers } from "../commands/unpack.ts";
 import { NydusImageError, unsupported } from "../errors.ts";
 import { ImageChunks } from "../image-chunks.ts";
-import { configBytesMax, layersInFlightMax } from "../limits.ts";
+import { configBytesMax, layersInBuildMax } from "../limits.ts";
 import type { ConvertResult } from "./convert.ts";
 import { blobSize, copyBlob, readBlob } from "./copy-blob.ts";
 import { createLimiter } from "./limiter.ts";
@@ -51,7 +51,7 @@ class Reversal {
   readonly #options: ReverseOptions;
   readonly #workDirectory: string;
   readonly #together: Together;
-  readonly #limit = createLimiter(layersInFlightMax);
+  readonly #limit = createLimiter(layersInBuildMax);
   /** by digest of the nydus blob */
   readonly #layers = new Map<string, Promise<OciLayer>>();
   /** files of the work directory, by digest */
