@@ -43,14 +43,22 @@ await network.shape({ megabitsPerSecond: megabits });
 await daemon.mount("/image", image, { host });
 const alone = await daemon.read("/image", image.files.slice(0, reads));
 await daemon.mount("/large", large, { host }, { prefetch: true });
-const isPrefetching = async (): Promise<boolean> => (await daemon.client.blobcacheMetrics("/large")).prefetch_workers > 0;
-await until("the prefetch to begin", async () => (await isPrefetching()) || undefined);
+const prefetching = async (): Promise<{ workers: number; bytes: number }> => {
+  const metrics = await daemon.client.blobcacheMetrics("/large");
+  return { workers: metrics.prefetch_workers, bytes: metrics.prefetch_data_amount };
+};
+const begun = await until("the prefetch to bring something", async () => {
+  const now = await prefetching();
+  return now.bytes > 0 ? now : undefined;
+});
 const bytesBefore = await network.bytes();
 const begin = performance.now();
 const beside = await daemon.read("/image", image.files.slice(reads));
 const seconds = (performance.now() - begin) / 1000;
 const rate = ((await network.bytes()) - bytesBefore) / seconds / 1e6;
-const lasted = await isPrefetching();
+const after = await prefetching();
+const lasted = after.workers > 0;
+const brought = (after.bytes - begun.bytes) / 1e6;
 const mountBegin = performance.now();
 await Promise.all(Array.from({ length: mounts }, (_, index) => daemon.mount(`/m${index}`, small, { host }, { prefetch: true })));
 const mountMs = performance.now() - mountBegin;
@@ -62,6 +70,6 @@ const row = (name: string, latencies: readonly number[]): string[] => [
 const quotient = ["quotient", ...[0.5, 0.9, 0.99].map((share) => (quantile(beside, share) / quantile(alone, share)).toFixed(2))];
 const rows = [["first reads of 16 KiB", "median ms", "p90", "p99"], row("alone", alone), row("beside a prefetch", beside), quotient];
 process.stdout.write(`${JSON.stringify(machine())}\n${reads} reads each, ${megabits} Mbit/s\n\n${table(rows)}\n
-link beside: ${rate.toFixed(1)} MB/s both directions for ${seconds.toFixed(1)} s; the prefetch ${lasted ? "outlasted the reads" : "ended before them: ask for fewer reads"}
+link beside: ${rate.toFixed(1)} MB/s both directions for ${seconds.toFixed(1)} s; the prefetch brought ${brought.toFixed(1)} MB and ${lasted ? "outlasted the reads" : "ended before them: ask for fewer reads"}
 ${mounts} mounts with prefetch at once, while another image is prefetched: ${Math.round(mountMs)} ms\n`);
-if (values.keep) keepResults(import.meta.filename, [{ alone, beside, rate, seconds, lasted, mounts, mountMs }]);
+if (values.keep) keepResults(import.meta.filename, [{ alone, beside, rate, seconds, brought, lasted, mounts, mountMs }]);

@@ -45,7 +45,11 @@ const undiciAgents: Plugin = {
     context.onLoad({ filter: /.*/, namespace: "undici-agents" }, ({ path }) => ({
       contents: `
         Object.assign(require("undici/lib/dispatcher/dispatcher").prototype, require("undici/lib/api"));
-        module.exports = { Agent: require("undici/lib/dispatcher/agent"), ProxyAgent: require("undici/lib/dispatcher/proxy-agent") };`,
+        module.exports = {
+          Agent: require("undici/lib/dispatcher/agent"),
+          ProxyAgent: require("undici/lib/dispatcher/proxy-agent"),
+          buildConnector: require("undici/lib/core/connect"),
+        };`,
       resolveDir: path,
     }));
   },

@@ -4,15 +4,18 @@ export interface ByteRange {
   readonly length: number;
 }
 
-/** Who waits for the bytes. A back end serves `demand` before `prefetch` and may drop or slow `prefetch`. */
-export type ReadPriority = "demand" | "prefetch";
+/**
+ * Who waits for the bytes: a reader; nobody yet, a reader will soon; nobody. A back end serves `demand` first and may drop or slow the
+ * others, `prefetch` more than `ahead`.
+ */
+export type ReadPriority = "demand" | "ahead" | "prefetch";
 
 export interface BlobReadOptions {
   /** For the whole call, retries and all hosts included. */
   readonly deadlineMs: number;
   readonly signal?: AbortSignal;
   readonly priority: ReadPriority;
-  /** Fires when somebody begins to wait for what `prefetch` was asked for: from then on it is `demand`. */
+  /** Fires when somebody begins to wait for what `ahead` or `prefetch` was asked for: from then on it is `demand`. */
   readonly demanded?: AbortSignal;
   /**
    * Memory of exactly `range.length` bytes for the answer. A back end may answer with memory of its own instead. When the call rejects,

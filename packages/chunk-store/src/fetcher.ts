@@ -225,7 +225,7 @@ export class Fetcher {
         blobId: this.#parts.options.blob.id,
         offset,
         length,
-        priority: kind === "demand" ? "demand" : "prefetch",
+        priority: kind,
         deadlineMs,
         chunkCount: flights.length,
         demanded: demanded?.signal,

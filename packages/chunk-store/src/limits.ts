@@ -10,8 +10,11 @@ export const requestsInFlightMax = 128;
  */
 export const requestsPerBlobMax = 32;
 
-/** Prefetch requests in flight while nobody waits for data; with demand running it is `prefetchBesideDemandMax`. */
-export const prefetchInFlightMax = 8;
+/**
+ * Prefetch requests in flight while nobody waits for data; with demand running it is `prefetchBesideDemandMax`. A reader that comes meets
+ * what each has under way.
+ */
+export const prefetchInFlightMax = 6;
 
 /** Prefetch requests that may go on beside demand. New ones wait until demand is idle. */
 export const prefetchBesideDemandMax = 0;

@@ -27,7 +27,8 @@ export interface FetchLane {
 
 /**
  * Decides which request goes next, over all blobs: demand before read-ahead before prefetch, blobs in turn, and nothing beyond the
- * limits of `limits.ts`. Prefetch rests while there is demand, but for one request a second so that it ends some day.
+ * limits of `limits.ts`. Prefetch rests while there is demand, but for one request a second so that it ends some day, and begins with one
+ * request after it: a reader with short pauses is not to meet them all.
  */
 export class FetchScheduler {
   readonly #lanes = new Map<FetchLane, number>();
@@ -37,6 +38,7 @@ export class FetchScheduler {
   #demandSeenAt = Number.NEGATIVE_INFINITY;
   #prefetchSeenAt = Number.NEGATIVE_INFINITY;
   #idleTimer: NodeJS.Timeout | undefined;
+  #wakeAtMs = Number.POSITIVE_INFINITY;
 
   add(lane: FetchLane): void {
     this.#lanes.set(lane, 0);
@@ -72,12 +74,12 @@ export class FetchScheduler {
     const now = performance.now();
     for (;;) {
       const demand = this.#running.demand + this.#running.ahead > 0 || this.#waiting("demand");
-      const idle = !demand && now - this.#demandSeenAt >= demandIdleMs;
+      const idleMs = demand ? 0 : now - this.#demandSeenAt;
       const starved = now - this.#prefetchSeenAt >= prefetchStarvedMs && this.#running.prefetch === 0;
-      const max = idle ? prefetchInFlightMax : starved ? 1 : prefetchBesideDemandMax;
+      const max = idleMs >= demandIdleMs ? prefetchMax(idleMs) : starved ? 1 : prefetchBesideDemandMax;
       if (this.#running.prefetch >= max) {
         // Requests that end pump again; only the passing of time needs a timer.
-        if (this.#running.prefetch === 0 && this.#idleTimer === undefined) this.#wakeLater(demand ? prefetchStarvedMs : demandIdleMs);
+        if (max < prefetchInFlightMax) this.#wakeLater(now + (demand ? prefetchStarvedMs : demandIdleMs));
         return;
       }
       if (!this.#startOne("prefetch")) return;
@@ -85,12 +87,16 @@ export class FetchScheduler {
     }
   }
 
-  #wakeLater(delayMs: number): void {
-    this.#idleTimer = setTimeout(() => {
-      this.#idleTimer = undefined;
+  /** Whatever is later does not keep from what is sooner. */
+  #wakeLater(atMs: number): void {
+    if (this.#wakeAtMs <= atMs) return;
+    clearTimeout(this.#idleTimer);
+    this.#wakeAtMs = atMs;
+    const wake = (): void => {
+      this.#wakeAtMs = Number.POSITIVE_INFINITY;
       this.#pump();
-    }, delayMs);
-    this.#idleTimer.unref();
+    };
+    this.#idleTimer = setTimeout(wake, Math.ceil(atMs - performance.now())).unref();
   }
 
   #waiting(kind: FetchClass): boolean {
@@ -125,6 +131,9 @@ export class FetchScheduler {
     this.#pump();
   }
 }
+
+/** Requests of prefetch once no reader has waited for `idleMs`: one, and twice as many after each `demandIdleMs` more. */
+const prefetchMax = (idleMs: number): number => Math.min(prefetchInFlightMax, 2 ** (Math.floor(idleMs / demandIdleMs) - 1));
 
 /** Shared by all blobs of the process that name no other. */
 export const processScheduler = new FetchScheduler();

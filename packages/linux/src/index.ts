@@ -56,6 +56,7 @@ export {
 } from "./mount.ts";
 export { findMount, type MountInfoEntry, mountInfo, parseMountInfo } from "./mount-info.ts";
 export { becomeSubreaper, exitNow, pidfdExited, pidfdOpen, pidfdSignal, reapPidfd, rlimitNofile, setRlimitNofile } from "./process.ts";
+export { limitReceiveBuffer } from "./receive-buffer.ts";
 export { type WaitOptions, waitReady } from "./readiness.ts";
 export { fdsPerMessageMax, type ReceiveOptions, recvWithFds, sendWithFds, type UnixListener, unixConnect, unixListen } from "./sockets.ts";
 export { lgetxattr, llistxattr, lremovexattr, lsetxattr, xattrBytesMax } from "./xattr.ts";

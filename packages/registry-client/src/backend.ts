@@ -2,6 +2,7 @@ import { type HostConfig, type HostHealth, isLoopback, originHost } from "@nydus
 import { RegistryClient } from "./client.ts";
 import type { Credentials } from "./credentials/credentials.ts";
 import { RegistryError } from "./errors.ts";
+import type { Priority } from "./http/gate.ts";
 import type { ProxyOptions } from "./http/proxy.ts";
 import type { HostTraffic } from "./http/traffic.ts";
 import { ReadMetrics, type ReadMetricsSnapshot } from "./metrics.ts";
@@ -17,8 +18,8 @@ export interface BlobReadOptions {
   /** For the whole call, retries and all hosts included. */
   readonly deadlineMs: number;
   readonly signal?: AbortSignal;
-  readonly priority: "demand" | "prefetch";
-  /** Fires when somebody begins to wait for what `prefetch` was asked for. */
+  readonly priority: Priority;
+  /** Fires when somebody begins to wait for what `ahead` or `prefetch` was asked for. */
   readonly demanded?: AbortSignal;
   /** Memory of exactly `range.length` bytes for the answer, if it can be used. When the call rejects, somebody may still write into it. */
   readonly into?: Uint8Array;
@@ -203,8 +204,8 @@ function withTls(mirror: HostConfig, origin: HostConfig): HostConfig {
 }
 
 /** What nydusd tells a Dragonfly agent that works as its proxy. */
-function dragonfly(priority: "demand" | "prefetch"): Readonly<Record<string, string>> {
-  return { "x-dragonfly-use-p2p": "true", "x-dragonfly-prefetch": "true", "x-dragonfly-priority": priority === "prefetch" ? "3" : "6" };
+function dragonfly(priority: Priority): Readonly<Record<string, string>> {
+  return { "x-dragonfly-use-p2p": "true", "x-dragonfly-prefetch": "true", "x-dragonfly-priority": priority === "demand" ? "6" : "3" };
 }
 
 /** `NYDUS_HEADER_<Name>=<value>`; names and values that are no header are skipped. */

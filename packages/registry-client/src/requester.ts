@@ -83,7 +83,7 @@ export class Requester {
    * @throws RegistryError of every code
    */
   async perform<T>(exchange: Exchange, deadline: Deadline, use: (answer: Answer, endpoint: Endpoint) => Promise<T>): Promise<T> {
-    const retries = exchange.once === true ? 0 : exchange.priority === "prefetch" ? Math.min(1, this.#retryLimit) : this.#retryLimit;
+    const retries = exchange.once === true ? 0 : exchange.priority !== "demand" ? Math.min(1, this.#retryLimit) : this.#retryLimit;
     for (let attempt = 1; ; attempt++) {
       if (deadline.ended) throw deadline.error(exchange.what);
       try {

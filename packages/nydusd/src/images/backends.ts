@@ -1,4 +1,6 @@
+import type { Socket } from "node:net";
 import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
+import { limitReceiveBuffer } from "@nydus-ts/linux";
 import type { HostTraffic } from "@nydus-ts/registry-client";
 import type { ConfigV2 } from "../config/index.ts";
 import { describeError, NydusdError } from "../errors.ts";
@@ -94,6 +96,15 @@ export class BackendPool {
     return { name, backend, reader: alignment === 0 ? backend : new AlignedBackend(backend, alignment), setAuth };
   }
 
+  /** Not to be able to costs readers time, no more. */
+  #limitReceived(socket: Socket, bytes: number): void {
+    try {
+      limitReceiveBuffer(socket, bytes);
+    } catch (error) {
+      this.#log.debug(`a connection of prefetch keeps the system's receive buffer: ${describeError(error)}`);
+    }
+  }
+
   async #openKind({ backend }: ConfigV2, onWarning: (line: string) => void): Promise<Opened> {
     if (backend?.type === "localfs" && backend.localfs != null) {
       const { blob_file, dir, alt_dirs } = backend.localfs;
@@ -109,7 +120,7 @@ export class BackendPool {
     }
     if (backend?.type === "registry" && backend.registry != null) {
       const { HostTraffic, openRegistry } = await import("./registry.ts");
-      this.#traffic ??= new HostTraffic();
+      this.#traffic ??= new HostTraffic({ limitReceived: (socket, bytes) => this.#limitReceived(socket, bytes) });
       return openRegistry(backend.registry, this.#traffic, onWarning);
     }
     const known = "localfs and registry work";

@@ -1,10 +1,16 @@
 /** Knows whether somebody waits for a request now, so that bodies nobody waits for yet leave the link to it. */
 export class DemandWatch {
   #active = 0;
+  #endedAtMs = Number.NEGATIVE_INFINITY;
   readonly #waiting = new Set<() => void>();
 
   get active(): number {
     return this.#active;
+  }
+
+  /** For how long nobody has waited for anything. */
+  get idleMs(): number {
+    return this.#active > 0 ? 0 : performance.now() - this.#endedAtMs;
   }
 
   /** A request that somebody waits for begins; the returned function ends it, calling it twice is harmless. */
@@ -15,6 +21,7 @@ export class DemandWatch {
       if (!held) return;
       held = false;
       this.#active--;
+      this.#endedAtMs = performance.now();
       if (this.#active > 0) return;
       for (const wake of [...this.#waiting]) wake();
     };

@@ -8,7 +8,11 @@ import {
   SPEED_UP_MS,
 } from "../limits.ts";
 
-export type Priority = "demand" | "prefetch";
+/** Somebody waits for the answer; somebody will soon; nobody does. */
+export type Priority = "demand" | "ahead" | "prefetch";
+
+/** Where a request waits: what a reader will want soon waits with prefetch. */
+type Line = "demand" | "prefetch";
 
 /** Takes its place when called. */
 type Waiter = () => void;
@@ -67,19 +71,19 @@ export class Gate {
   /**
    * Waits for a place. The returned function gives it back; calling it twice is harmless.
    *
-   * @param demanded  makes prefetch demand when it fires
+   * @param demanded  makes what nobody waited for demand when it fires
    * @throws RegistryError REGISTRY_BUSY when too many wait already
    * @throws the signal's reason when it fires first
    */
   async acquire(wanted: Priority, signal: AbortSignal, demanded?: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();
-    const priority = demanded?.aborted === true ? "demand" : wanted;
+    const priority = wanted === "demand" || demanded?.aborted === true ? "demand" : "prefetch";
     if (this.#admits(priority)) return this.#enter(priority);
     if (this.queued >= QUEUE_PER_HOST_MAX) {
       throw new RegistryError("REGISTRY_BUSY", `${QUEUE_PER_HOST_MAX} requests already wait for this host`, { retryable: true });
     }
     return new Promise((resolve, reject) => {
-      let kind = priority;
+      let kind: Line = priority;
       const leave = (): void => {
         this.#waiting[kind].delete(waiter);
         signal.removeEventListener("abort", onAbort);
@@ -128,7 +132,7 @@ export class Gate {
     else this.#restTimer = setTimeout(() => this.#wakeAfterRest(), Math.ceil(leftMs)).unref();
   }
 
-  #admits(priority: Priority): boolean {
+  #admits(priority: Line): boolean {
     this.#speedUp();
     if (this.#active >= this.#places) return false;
     if (priority === "demand") return true;
@@ -144,7 +148,7 @@ export class Gate {
     this.#prefetchShare = Math.min(this.#prefetchMax, this.#prefetchShare + steps, Math.max(1, this.#places >> 1));
   }
 
-  #enter(priority: Priority): () => void {
+  #enter(priority: Line): () => void {
     this.#active++;
     if (priority === "prefetch") this.#prefetchActive++;
     let held = true;

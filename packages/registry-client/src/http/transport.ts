@@ -1,6 +1,15 @@
-import { Agent, type Dispatcher, ProxyAgent } from "undici";
+import type { Socket } from "node:net";
+import { Agent, buildConnector, type Dispatcher, ProxyAgent } from "undici";
 import { RegistryError, type RequestSummary, withoutSecrets } from "../errors.ts";
-import { CONNECT_TIMEOUT_DEFAULT_MS, IDLE_TIMEOUT_DEFAULT_MS, PREFETCH_REST_MAX_MS, REQUESTS_PER_HOST_MAX } from "../limits.ts";
+import {
+  AHEAD_REST_MAX_MS,
+  CONNECT_TIMEOUT_DEFAULT_MS,
+  IDLE_TIMEOUT_DEFAULT_MS,
+  PREFETCH_BUFFERED_BYTES,
+  PREFETCH_RECEIVED_BYTES,
+  PREFETCH_REST_MAX_MS,
+  REQUESTS_PER_HOST_MAX,
+} from "../limits.ts";
 import type { Priority } from "./gate.ts";
 import { ProxyHealth, type ProxyOptions } from "./proxy.ts";
 import { secureContext, type TlsOptions } from "./tls.ts";
@@ -24,7 +33,7 @@ export interface WireRequest {
   readonly body?: Uint8Array | string | AsyncIterable<Uint8Array>;
   readonly tls: TlsOptions;
   readonly priority: Priority;
-  /** Fires when somebody begins to wait for what `prefetch` was asked for. */
+  /** Fires when somebody begins to wait for what `ahead` or `prefetch` was asked for. */
   readonly demanded?: AbortSignal;
   readonly signal: AbortSignal;
   readonly attempt: number;
@@ -132,7 +141,7 @@ export class Transport {
       // The system's roots cost 100 ms and more to load: who talks plain HTTP does not need them.
       const tls = request.url.protocol === "http:" && !throughProxy ? undefined : request.tls;
       const idleMs = request.idleTimeoutMs ?? (this.#options.idleTimeoutMs || IDLE_TIMEOUT_DEFAULT_MS);
-      const answer = await this.#dispatcher(tls, request.connectTimeoutMs, throughProxy).request({
+      const answer = await this.#dispatcher(tls, request.connectTimeoutMs, throughProxy, priority === "prefetch").request({
         // undici also takes async iterables, its types do not say so.
         body: (request.body ?? null) as Buffer | null,
         origin: request.url.origin,
@@ -142,6 +151,7 @@ export class Transport {
         signal,
         headersTimeout: idleMs,
         bodyTimeout: idleMs,
+        ...(priority === "prefetch" ? { highWaterMark: PREFETCH_BUFFERED_BYTES } : {}),
       });
       return wrap(request, answer, release, this.traffic);
     } catch (error) {
@@ -150,9 +160,10 @@ export class Transport {
     }
   }
 
-  #dispatcher(tls: TlsOptions | undefined, connectTimeoutMs: number | undefined, throughProxy: boolean): Dispatcher {
+  #dispatcher(tls: TlsOptions | undefined, connectTimeoutMs: number | undefined, throughProxy: boolean, isPrefetch = false): Dispatcher {
     const timeoutMs = connectTimeoutMs ?? (this.#options.connectTimeoutMs || CONNECT_TIMEOUT_DEFAULT_MS);
-    const key = JSON.stringify([tls?.caFiles, tls?.clientCertificates, tls?.skipVerify, timeoutMs, throughProxy]);
+    // Prefetch has connections of its own: theirs receive little ahead.
+    const key = JSON.stringify([tls?.caFiles, tls?.clientCertificates, tls?.skipVerify, timeoutMs, throughProxy, isPrefetch]);
     let dispatcher = this.#dispatchers.get(key);
     if (dispatcher === undefined) {
       const security = tls === undefined ? {} : { secureContext: secureContext(tls), rejectUnauthorized: !tls.skipVerify };
@@ -166,10 +177,20 @@ export class Transport {
       dispatcher =
         throughProxy && this.#options.proxy !== undefined
           ? new ProxyAgent({ ...common, uri: this.#options.proxy.url, requestTls: connect, proxyTls: connect, connectTimeout: timeoutMs })
-          : new Agent({ ...common, connect });
+          : new Agent({ ...common, connect: isPrefetch ? this.#limited({ ...connect, highWaterMark: PREFETCH_BUFFERED_BYTES }) : connect });
       this.#dispatchers.set(key, dispatcher);
     }
     return dispatcher;
+  }
+
+  #limited(options: buildConnector.BuildOptions & { readonly highWaterMark: number }): buildConnector.connector {
+    const connect = buildConnector(options);
+    return (target, callback) =>
+      connect(target, (...[error, socket]: [Error, null] | [null, Socket]) => {
+        if (error !== null) return callback(error, null);
+        this.traffic.limitReceived?.(socket, PREFETCH_RECEIVED_BYTES);
+        callback(null, socket);
+      });
   }
 }
 
@@ -217,18 +238,37 @@ function wrap(request: WireRequest, answer: Dispatcher.ResponseData, release: ()
   };
 }
 
-/** Prefetch stops reading while somebody waits for another request: the sender then has to stop too, and the link is free. */
+/**
+ * What nobody waits for stops reading while somebody waits for another request: the sender then has to stop too, and the link is free.
+ *
+ * @returns asked after each piece: undefined when the next may be read at once, else it resolves when it may
+ */
+function rests({ priority, signal, demanded }: WireRequest, { demand, prefetch }: HostTraffic): () => Promise<void> | undefined {
+  if (priority === "demand") return () => undefined;
+  let leftMs = priority === "ahead" ? AHEAD_REST_MAX_MS : PREFETCH_REST_MAX_MS;
+  const body = prefetch.join();
+  return () => {
+    const free = priority === "ahead" ? demand.active === 0 : prefetch.free;
+    if (free || leftMs <= 0 || signal.aborted || demanded?.aborted === true) return undefined;
+    const rest = priority === "ahead" ? demand.quiet(leftMs, signal, demanded) : prefetch.turn(body, leftMs, signal, demanded);
+    return rest.then((tookMs) => {
+      leftMs -= tookMs;
+    });
+  };
+}
+
+/** The body as an iterable, with its rests. */
 async function* pieces(
   body: AsyncIterable<Uint8Array> & { destroy(): unknown },
   request: WireRequest,
   release: () => void,
   traffic: HostTraffic,
 ): AsyncGenerator<Uint8Array> {
-  let restMs = request.priority === "prefetch" ? PREFETCH_REST_MAX_MS : 0;
+  const rest = rests(request, traffic);
   try {
     for await (const piece of body) {
       yield piece;
-      restMs -= await traffic.demand.quiet(restMs, request.signal, request.demanded);
+      await rest();
     }
   } catch (error) {
     throw translate(error, request, undefined);
@@ -246,7 +286,7 @@ function eachPiece(
   traffic: HostTraffic,
   onPiece: (piece: Uint8Array) => boolean,
 ): Promise<void> {
-  let restMs = request.priority === "prefetch" ? PREFETCH_REST_MAX_MS : 0;
+  const rest = rests(request, traffic);
   return new Promise((resolve, reject) => {
     let over = false;
     const end = (): void => {
@@ -268,10 +308,10 @@ function eachPiece(
       } catch (error) {
         return fail(error);
       }
-      if (restMs <= 0 || traffic.demand.active === 0) return;
+      const resting = rest();
+      if (resting === undefined) return;
       body.pause();
-      void traffic.demand.quiet(restMs, request.signal, request.demanded).then((tookMs) => {
-        restMs -= tookMs;
+      void resting.then(() => {
         if (!over) body.resume();
       });
     });
