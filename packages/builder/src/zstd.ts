@@ -11,9 +11,14 @@ interface Library {
   ) => number | bigint;
   readonly isError: (result: number | bigint) => number;
   readonly errorName: (result: number | bigint) => string;
-  /** of this thread, and as long as it: tables for chunks of 1 MiB are about 1.3 MB */
+  /** One a thread, of 1.3 MB. It lies in `memory`, so the collector frees it with the thread; a context of the library's own would stay. */
   readonly context: unknown;
+  readonly memory: Uint8Array;
 }
+
+/** Source: ZSTD_CLEVEL_DEFAULT and ZSTD_reset_parameters in zstd.h */
+const level = 3;
+const resetParameters = 2;
 
 let library: Library | undefined | "absent";
 let target: Buffer = Buffer.alloc(0);
@@ -52,14 +57,24 @@ function loadLibrary(): Library | undefined {
   if (library === undefined) {
     try {
       const node = koffi.load(null);
-      const newContext = node.func("void *ZSTD_createCCtx()") as () => unknown;
+      const contextBytes = node.func("size_t ZSTD_estimateCCtxSize(int level)") as (level: number) => number | bigint;
+      const newContext = node.func("void *ZSTD_initStaticCCtx(void *memory, size_t bytes)") as (
+        memory: Uint8Array,
+        bytes: number,
+      ) => unknown;
+      const reset = node.func("size_t ZSTD_CCtx_reset(void *context, int what)") as (context: unknown, what: number) => number | bigint;
+      const memory = Buffer.allocUnsafeSlow(Number(contextBytes(level)));
+      const context = newContext(memory, memory.length);
+      if (context === null) throw new Error("zstd refuses the memory for its context");
+      reset(context, resetParameters); // a static context comes without the defaults, of which the content size is one
       library = {
         compress: node.func(
           "size_t ZSTD_compress2(void *context, void *target, size_t targetBytes, const void *source, size_t sourceBytes)",
         ),
         isError: node.func("uint32_t ZSTD_isError(size_t result)"),
         errorName: node.func("const char *ZSTD_getErrorName(size_t result)"),
-        context: newContext(),
+        context,
+        memory,
       } as unknown as Library;
     } catch {
       library = "absent";
