@@ -26,6 +26,8 @@ const server = createServer((request, response) => {
   };
   send(start);
 });
+// Its client reads a mount for seconds, blocked, and then takes a connection that must still be there.
+server.keepAliveTimeout = 120_000;
 server.listen(0, "127.0.0.1", () => console.log(`127.0.0.1:${(server.address() as AddressInfo).port}`));
 process.once("SIGTERM", () => {
   server.closeAllConnections();
