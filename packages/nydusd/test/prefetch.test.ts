@@ -7,7 +7,7 @@ import { type Nydusd, registryConfig, startNydusd } from "./support.ts";
 
 /** Every fourth file is listed, so that each is a range of its own. */
 const listed = Array.from({ length: 16 }, (_, index) => index * 4);
-const prefetchInFlight = 8;
+const prefetchInFlight = 6;
 
 describe("the prefetch table of an image that `nydus-image convert --prefetch-patterns` made", () => {
   let workspace: Workspace;
