@@ -20,6 +20,9 @@ interface Library {
 const level = 3;
 const resetParameters = 2;
 
+/** Of the output that is used again: enough for every chunk. The index of a gzip layer may have hundreds of MiB, once. */
+const keptBytesMax = 17 * 1024 * 1024;
+
 let library: Library | undefined | "absent";
 let target: Buffer = Buffer.alloc(0);
 
@@ -39,10 +42,11 @@ export function compressZstd(data: Uint8Array): Uint8Array {
   const zstd = loadLibrary();
   if (zstd === undefined) return compressByZlib(data);
   const bound = zstdBound(data.length);
-  if (target.length < bound) target = Buffer.allocUnsafeSlow(bound);
-  const result = zstd.compress(zstd.context, target, target.length, data, data.length);
+  const output = target.length >= bound ? target : Buffer.allocUnsafeSlow(bound);
+  if (output.length <= keptBytesMax) target = output;
+  const result = zstd.compress(zstd.context, output, output.length, data, data.length);
   if (zstd.isError(result) !== 0) throw new Error(`zstd: ${zstd.errorName(result)}`);
-  return target.subarray(0, Number(result));
+  return output.subarray(0, Number(result));
 }
 
 /**

@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
+import { Transport } from "../src/http/transport.ts";
 import { SKIP_BYTES_MAX } from "../src/limits.ts";
 import { bytes, CALL, client, code, collect, registry } from "./helpers.ts";
 
@@ -44,6 +46,22 @@ describe("range reads", () => {
     server.faults.add({ path: /blobs/ }, { resetAfterBytes: 0, times: 1 });
     server.faults.add({ path: /blobs/ }, { resetAfterBytes: 5000, times: 1 });
     expect(await reader.readRange("a/b", digest, { offset: 0, length: 100_000 }, CALL)).toEqual(blob.subarray(0, 100_000));
+  });
+
+  test("a body that was cut before anybody listened is told to who comes then", async () => {
+    const { server, digest } = await setup(4_000_000);
+    server.faults.add({ path: /blobs/ }, { resetAfterBytes: 50_000, times: 1 });
+    const answer = await new Transport({}).request({
+      method: "GET",
+      url: new URL(`http://${server.host}/v2/a/b/blobs/${digest}`),
+      headers: {},
+      tls: { caFiles: [], clientCertificates: [], skipVerify: false },
+      priority: "demand",
+      signal: AbortSignal.timeout(5000),
+      attempt: 1,
+    });
+    await sleep(200); // the cut has come
+    await expect(answer.each(() => true)).rejects.toThrow(code("REGISTRY_UNREACHABLE"));
   });
 
   test("bytes are shown as they come, and those of a connection that was cut stay as they were", async () => {

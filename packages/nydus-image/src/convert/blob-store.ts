@@ -1,7 +1,7 @@
 /** Where the data blobs of converted images go: the target itself, or storage beside it (`--backend-type`). Source: spec/nydusify.md, sections 1.3 and 2.5 */
 import { randomBytes } from "node:crypto";
 import { constants, createReadStream, createWriteStream } from "node:fs";
-import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { copyFile, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { countDropped } from "@nydus-ts/builder";
@@ -33,7 +33,7 @@ export interface BlobStore {
 export function targetStore(target: ImageTarget): BlobStore {
   return {
     inTarget: true,
-    write: (descriptor, path, options) => target.writeBlob(descriptor, () => readFile(path), options),
+    write: (descriptor, path, options) => target.writeBlob(descriptor, () => readBlob(path), options),
     take: (descriptor, from, options) => copyBlob(descriptor, from, target, options),
     give: async (descriptor, to, options) => {
       if (!(target instanceof RegistryImage || target instanceof LayoutImage)) throw new TypeError("a target of another kind");
@@ -42,7 +42,7 @@ export function targetStore(target: ImageTarget): BlobStore {
   };
 }
 
-async function* readFile(path: string): AsyncGenerator<Uint8Array> {
+async function* readBlob(path: string): AsyncGenerator<Uint8Array> {
   for await (const piece of createReadStream(path, { highWaterMark: filePieceBytes })) {
     countDropped((piece as Uint8Array).length);
     yield piece as Uint8Array;
@@ -50,7 +50,7 @@ async function* readFile(path: string): AsyncGenerator<Uint8Array> {
 }
 
 /** A folder with one file a blob, named by its digest. A name stands for a whole file. */
-function localStore(directory: string, forcePush: boolean): BlobStore {
+export function localStore(directory: string, forcePush: boolean): BlobStore {
   const pathOf = ({ digest }: Descriptor) => join(directory, digest.slice("sha256:".length));
   const place = async (descriptor: Descriptor, fill: (temporary: string) => Promise<void>): Promise<boolean> => {
     const final = pathOf(descriptor);
@@ -80,7 +80,7 @@ function localStore(directory: string, forcePush: boolean): BlobStore {
       }),
     take: (descriptor, from, { signal }) =>
       place(descriptor, (temporary) => pipeline(from.openBlob(descriptor, { signal }), createWriteStream(temporary, { flags: "wx" }))),
-    give: async (descriptor, to, options) => void (await to.writeBlob(descriptor, () => readFile(pathOf(descriptor)), options)),
+    give: async (descriptor, to, options) => void (await to.writeBlob(descriptor, () => readBlob(pathOf(descriptor)), options)),
   };
 }
 
@@ -94,6 +94,19 @@ export interface BackendFlags {
 /** @throws NydusImageError IMAGE_ARGUMENT; IMAGE_UNSUPPORTED for object storage */
 export function openBackend(flags: BackendFlags): BlobStore {
   return localStore(localDirectory(flags, ""), flags.forcePush);
+}
+
+/**
+ * The folder that flags name, whose configuration may lie in a file; undefined if they name no backend.
+ * @param prefix  of the options, such as `source-`
+ * @throws NydusImageError as `localDirectory`
+ */
+export async function givenDirectory(
+  { type, config, configFile }: Pick<BackendFlags, "type" | "config"> & { configFile: string | undefined },
+  prefix: string,
+): Promise<string | undefined> {
+  if (type === undefined || type === "") return undefined;
+  return localDirectory({ type, config: configFile === undefined ? config : await readFile(configFile, "utf8") }, prefix);
 }
 
 /**

@@ -1,18 +1,11 @@
 /** An image that keeps its data in a folder becomes one that has them in its repository. Source: spec/nydusify.md, section 8 */
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
-import { join } from "node:path";
 import { metaBlobId } from "@nydus-ts/rafs-format";
 import type { Descriptor, ImageSource, ImageTarget } from "@nydus-ts/registry-client";
 import { storedBlobId } from "../bootstrap-file.ts";
-import { annotations, diffIdsOf, nydusMediaTypes, rewriteConfig } from "../convert/manifest.ts";
+import { annotations, diffIdsOf, rewriteConfig } from "../convert/manifest.ts";
 import type { SelectedImage } from "../convert/select.ts";
-import { NydusImageError } from "../errors.ts";
 import { readBootstrapLayer, readConfig } from "./image.ts";
-import { writeBytes } from "./new-image.ts";
-
-/** Bytes of a file that are read at a time. */
-const filePieceBytes = 1024 * 1024;
+import { storedBlob, writeBlobFile, writeBytes } from "./new-image.ts";
 
 /** Annotation of old tools, which named the blobs that a layer stood for. */
 const blobIdsAnnotation = "containerd.io/snapshot/nydus-blob-ids";
@@ -36,17 +29,7 @@ export async function addStoredBlobs(
   const missing = [...new Set(ids)].filter((id) => !listed.has(`sha256:${id}`));
   if (missing.length === 0) return undefined;
   const added: Descriptor[] = [];
-  for (const id of missing) {
-    if (!/^[0-9a-f]{64}$/.test(id))
-      throw new NydusImageError("IMAGE_SOURCE", `${source.name} has a blob called ${JSON.stringify(id)}, which is no digest`);
-    const path = join(directory, id);
-    const { size } = await stat(path).catch((cause: unknown) => {
-      throw new NydusImageError("IMAGE_SOURCE", `blob ${id} of ${source.name} is not in ${directory}`, { cause });
-    });
-    const layer = { mediaType: nydusMediaTypes.blob, digest: `sha256:${id}`, size, annotations: { [annotations.blob]: "true" } };
-    await target.writeBlob(layer, () => createReadStream(path, { highWaterMark: filePieceBytes }), options);
-    added.push(layer);
-  }
+  for (const id of missing) added.push(await writeBlobFile(target, await storedBlob(id, directory, source.name), options));
   const config = await readConfig(source, image, signal);
   const diffIds = [...added.map(({ digest }) => digest), ...diffIdsOf(config)];
   const layers = [...added, ...manifest.layers].map((layer) => {

@@ -1,5 +1,5 @@
 /** `nydusify chunkdict generate`: the chunks that images share, as an image that `convert --chunk-dict` refers to. Source: spec/nydusify.md, section 11 */
-import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   currentPlatform,
@@ -14,14 +14,14 @@ import {
 import { type Command, Option } from "commander";
 import { generate as generateDictionary } from "../commands/chunkdict.ts";
 import type { Context } from "../context.ts";
-import { localDirectory } from "../convert/blob-store.ts";
+import { givenDirectory } from "../convert/blob-store.ts";
 import { annotations } from "../convert/manifest.ts";
 import type { SelectedImage } from "../convert/select.ts";
 import { NydusImageError } from "../errors.ts";
 import { switchOption } from "../switch-option.ts";
 import { workDirectory } from "../work-directory.ts";
 import { type BootstrapLayerFiles, onePlatform, openSource, readBootstrapLayer, readConfig, readHalves } from "./image.ts";
-import { copyBlobs, writeBlobFile, writeNewImage } from "./new-image.ts";
+import { copyBlobs, storedBlob, writeBlobFile, writeNewImage } from "./new-image.ts";
 
 interface GenerateFlags {
   sources: string[];
@@ -77,7 +77,8 @@ async function generate(context: Context, flags: GenerateFlags): Promise<void> {
   const { signal } = context.io;
   const log = context.log();
   const platform = onePlatform(flags.platform);
-  const elsewhere = await blobDirectory(flags);
+  const { backendType: type, backendConfig: config, backendConfigFile: configFile } = flags;
+  const elsewhere = await givenDirectory({ type, config, configFile }, "");
   await using stack = new AsyncDisposableStack();
   const work = stack.use(await workDirectory(flags.workDir));
   const target = stack.use(
@@ -126,8 +127,10 @@ async function generate(context: Context, flags: GenerateFlags): Promise<void> {
       await copyBlobs([layer], owner.source, target, signal);
       layers.push({ ...layer, annotations: { ...layer.annotations, ...role } });
     } else {
-      const { path, size } = await storedBlob(id, elsewhere);
-      layers.push(await writeBlobFile(target, { path, digest, size, annotations: role }, signal));
+      if (elsewhere === undefined)
+        throw new NydusImageError("IMAGE_SOURCE", `blob ${id}, which has chunks of the dictionary, is a layer of no source`);
+      const stored = await storedBlob(id, elsewhere, "the chunk dictionary");
+      layers.push(await writeBlobFile(target, { ...stored, annotations: role }, { signal }));
     }
     const meta = given.map(({ layer: { files: beside } }) => beside.get(`image/${id}.blob.meta`)).find((bytes) => bytes !== undefined);
     if (meta) files.set(`image/${id}.blob.meta`, meta);
@@ -148,24 +151,6 @@ async function generate(context: Context, flags: GenerateFlags): Promise<void> {
   });
   log.info(`chunk dictionary of ${given.length} images written to ${target.name}: ${blobs.length} blobs`);
   context.io.stdout.write(`${written.digest}\n`);
-}
-
-/** The folder of images that keep their data beside the registry. */
-async function blobDirectory({ backendType, backendConfig, backendConfigFile }: GenerateFlags): Promise<string | undefined> {
-  if (backendType === undefined || backendType === "") return undefined;
-  const config = backendConfigFile === undefined ? backendConfig : await readFile(backendConfigFile, "utf8");
-  return localDirectory({ type: backendType, config }, "");
-}
-
-/** @throws NydusImageError IMAGE_SOURCE: it is nowhere */
-async function storedBlob(id: string, directory: string | undefined): Promise<{ path: string; size: number }> {
-  if (directory === undefined || !/^[0-9a-f]{64}$/.test(id))
-    throw new NydusImageError("IMAGE_SOURCE", `blob ${id}, which has chunks of the dictionary, is a layer of no source`);
-  const path = join(directory, id);
-  const { size } = await stat(path).catch((cause: unknown) => {
-    throw new NydusImageError("IMAGE_SOURCE", `blob ${id}, which has chunks of the dictionary, is not in ${directory}`, { cause });
-  });
-  return { path, size };
 }
 
 /** The name of a folder that says image and version, as `nydus-image chunkdict generate` wants it. */

@@ -111,7 +111,7 @@ async function commit(context: Context, flags: CommitFlags): Promise<void> {
   const added: Descriptor[] = [];
   const files = new Map([...layer.files].filter(([name]) => /^image\/[^/]+\.blob\.meta$/.test(name)));
   for (const { id, path, size, metaFile } of packed) {
-    added.push(await writeBlobFile(target, { path, digest: `sha256:${id}`, size }, signal));
+    added.push(await writeBlobFile(target, { path, digest: `sha256:${id}`, size }, { signal }));
     if (metaFile) files.set(`image/${id}.blob.meta`, metaFile);
   }
   const written = await writeNewImage({

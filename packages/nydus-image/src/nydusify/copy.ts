@@ -1,12 +1,12 @@
 /** `nydusify copy`: an image from one registry, layout folder or archive to another, byte for byte. Source: spec/nydusify.md, section 8 */
-import { readFile, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { type Descriptor, dockerConfigCredentials, openImageTarget } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import { platformsOf } from "../commands/convert.ts";
 import type { Context } from "../context.ts";
 import { blobSize, copyBlob } from "../convert/copy-blob.ts";
 import { createLimiter } from "../convert/limiter.ts";
-import { localDirectory } from "../convert/blob-store.ts";
+import { givenDirectory } from "../convert/blob-store.ts";
 import { annotations, isNydusManifest } from "../convert/manifest.ts";
 import { type SelectedImage, selectImages } from "../convert/select.ts";
 import { Together } from "../convert/together.ts";
@@ -68,7 +68,8 @@ export function addCopy(program: Command, context: Context): void {
 
 async function copy(context: Context, flags: CopyFlags): Promise<void> {
   const pieceBytes = pushChunkBytes(flags.pushChunkSize);
-  const directory = await blobDirectory(flags);
+  const { sourceBackendType: type, sourceBackendConfig: config, sourceBackendConfigFile: configFile } = flags;
+  const directory = await givenDirectory({ type, config, configFile }, "source-");
   const { signal } = context.io;
   const log = context.log();
   const [from, to] = [archivePath(flags.source), archivePath(flags.target!)];
@@ -133,12 +134,4 @@ function pushChunkBytes(text: string): number | undefined {
   if (bytes > pushChunkBytesMax)
     throw new NydusImageError("IMAGE_ARGUMENT", `--push-chunk-size ${text} is too large: pieces are kept in memory, at most 256MiB each`);
   return bytes === 0 ? undefined : bytes;
-}
-
-/** The folder of images that keep their data beside the registry. */
-async function blobDirectory(flags: CopyFlags): Promise<string | undefined> {
-  if (flags.sourceBackendType === undefined || flags.sourceBackendType === "") return undefined;
-  const config =
-    flags.sourceBackendConfigFile === undefined ? flags.sourceBackendConfig : await readFile(flags.sourceBackendConfigFile, "utf8");
-  return localDirectory({ type: flags.sourceBackendType, config }, "source-");
 }

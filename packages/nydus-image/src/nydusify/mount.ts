@@ -1,7 +1,7 @@
 /** `nydusify mount`, also `view`: an image as a folder, until the person has seen enough. Source: spec/nydusify.md, section 6 */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { join, resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -18,7 +18,7 @@ import {
 } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
-import { localDirectory } from "../convert/blob-store.ts";
+import { givenDirectory } from "../convert/blob-store.ts";
 import { NydusImageError } from "../errors.ts";
 import { nydusdStartDeadlineMs, nydusdStopDeadlineMs } from "../limits.ts";
 import { switchOption } from "../switch-option.ts";
@@ -77,10 +77,10 @@ async function mountImage(context: Context, flags: MountFlags): Promise<void> {
   };
   await mkdir(paths.cache);
   await writeFile(paths.bootstrap, bootstrap.bytes);
-  const config = flags.backendConfigFile === undefined ? flags.backendConfig : await readFile(flags.backendConfigFile, "utf8");
-  const backend = flags.backendType
-    ? { type: "localfs", config: { dir: resolve(localDirectory({ type: flags.backendType, config }, "")) } }
-    : await backendOf(source, insecure, signal);
+  const { backendType: type, backendConfig: config, backendConfigFile: configFile } = flags;
+  const directory = await givenDirectory({ type, config, configFile }, "");
+  const backend =
+    directory === undefined ? await backendOf(source, insecure, signal) : { type: "localfs", config: { dir: resolve(directory) } };
   const settings = {
     device: { backend, cache: { type: "blobcache", config: { work_dir: resolve(paths.cache) } } },
     mode: "direct",

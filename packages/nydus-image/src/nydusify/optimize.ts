@@ -1,12 +1,12 @@
 /** `nydusify optimize`: an image whose listed files are together in one more blob, which is read first. Source: spec/nydusify.md, section 10 */
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { localfsBackend } from "@nydus-ts/chunk-store";
 import { currentPlatform, dockerConfigCredentials, openImageTarget } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import { readListFile } from "../commands/optimize.ts";
 import type { Context } from "../context.ts";
-import { localDirectory, openBackend } from "../convert/blob-store.ts";
+import { givenDirectory, localStore } from "../convert/blob-store.ts";
 import { annotations } from "../convert/manifest.ts";
 import { NydusImageError } from "../errors.ts";
 import { loadLayer } from "../layer-file.ts";
@@ -81,18 +81,20 @@ async function optimize(context: Context, flags: OptimizeFlags): Promise<void> {
   const { nydus } = await readHalves(source, currentPlatform());
   if (!nydus) throw new NydusImageError("IMAGE_SOURCE", `${source.name} is not a nydus image: convert it first`);
   const stored = nydus.manifest.layers.slice(0, -1);
-  const elsewhere = await outsideStorage(flags);
+  const { sourceBackendType: type, sourceBackendConfig: config, sourceBackendConfigFile: configFile } = flags;
+  // Of an image that keeps its data beside the registry: the new blob goes there too.
+  const elsewhere = await givenDirectory({ type, config, configFile }, "source-");
   if (stored.length === 0 && !elsewhere)
     throw new NydusImageError(
       "IMAGE_SOURCE",
       `${source.name} keeps its data outside of the registry: say where with --source-backend-type`,
     );
   log.info(`optimizing ${source.name}`);
-  const [config, layer] = [await readConfig(source, nydus, signal), await readBootstrapLayer(source, nydus, signal)];
+  const [imageConfig, layer] = [await readConfig(source, nydus, signal), await readBootstrapLayer(source, nydus, signal)];
   await using work = await workDirectory(flags.workDir);
   const directory = join(work.path, "blobs");
   await mkdir(directory);
-  await using backend = elsewhere ? localfsBackend({ dir: elsewhere.directory }) : await blobBackend(source, flags.sourceInsecure ?? false);
+  await using backend = elsewhere ? localfsBackend({ dir: elsewhere }) : await blobBackend(source, flags.sourceInsecure ?? false);
   const file = loadLayer(layer.bootstrap);
   const result = await optimizeImage(file, list.files, { backend, directory, warn: (line) => log.warn(line), signal });
   const { added } = result;
@@ -102,15 +104,15 @@ async function optimize(context: Context, flags: OptimizeFlags): Promise<void> {
   const path = join(directory, added.id);
   const blob = { path, digest: `sha256:${added.id}`, size: (await stat(path)).size, annotations: { [annotations.role]: "prefetch" } };
   const blobs = [...stored];
-  if (elsewhere) await elsewhere.store.write({ ...blob, mediaType: "application/octet-stream" }, path, { signal });
-  else blobs.push(await writeBlobFile(target, blob, signal));
+  if (elsewhere) await localStore(elsewhere, false).write({ ...blob, mediaType: "application/octet-stream" }, path, { signal });
+  else blobs.push(await writeBlobFile(target, blob, { signal }));
   const files = new Map([...layer.files].filter(([name]) => /^image\/[^/]+\.blob\.meta$/.test(name)));
   if (result.addedMeta) files.set(`image/${added.id}.blob.meta`, result.addedMeta);
   files.set("image/prefetch.files", Buffer.from(listText));
   const written = await writeNewImage({
     target,
     manifest: nydus.manifest,
-    config,
+    config: imageConfig,
     blobs,
     bootstrap: result.bootstrap,
     fsVersion: file.bootstrap.version,
@@ -121,13 +123,4 @@ async function optimize(context: Context, flags: OptimizeFlags): Promise<void> {
   });
   log.info(`optimized ${source.name} to ${target.name}: blob ${added.id} holds ${added.chunkCount} chunks of the listed files`);
   context.io.stdout.write(`${written.digest}\n`);
-}
-
-/** The folder of an image that keeps its data beside the registry: the new blob goes there too. */
-async function outsideStorage(flags: OptimizeFlags) {
-  if (flags.sourceBackendType === undefined) return undefined;
-  const config =
-    flags.sourceBackendConfigFile === undefined ? flags.sourceBackendConfig : await readFile(flags.sourceBackendConfigFile, "utf8");
-  const backend = { type: flags.sourceBackendType, config };
-  return { directory: localDirectory(backend, "source-"), store: openBackend({ ...backend, forcePush: false }) };
 }

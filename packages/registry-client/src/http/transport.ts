@@ -318,6 +318,9 @@ function eachPiece(
     body.once("end", end);
     body.once("error", (error: unknown) => fail(translate(error, request, undefined)));
     body.once("close", end); // cut by `discard`: what is missing is the consumer's to see
+    // It may have ended before anybody listened, and then says nothing more.
+    if (body.errored !== null) fail(translate(body.errored, request, undefined));
+    else if (body.destroyed) end();
   });
 }
 
