@@ -4,8 +4,8 @@ import { createReadStream } from "node:fs";
 import { copyFile, cp, mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createImage } from "@nydus-ts/builder";
-import { openBootstrap } from "@nydus-ts/rafs-format";
-import type { GoldenCase } from "@nydus-ts/testkit";
+import { type BlobRecord, openBootstrap } from "@nydus-ts/rafs-format";
+import { type GoldenCase, goldenCase } from "@nydus-ts/testkit";
 
 /** Source tars by digest, as the reference cases name their blobs, and `big.tar`, which is stored as gzip only. */
 export async function layOutSources(golden: string, directory: string, unpack: (gzip: Buffer) => Buffer): Promise<void> {
@@ -54,10 +54,43 @@ async function blobOfCache(entry: GoldenCase, blobs: string, cache: string): Pro
   await copyFile(`${kept}.meta`, join(cache, `${blob.id}.blob.meta`));
 }
 
-/** The blob is too large to be stored: our builder makes the same bytes again, as long as nothing is compressed. */
+/** The blob is too large to be stored: it is made again, with the original's bytes, as its id proves. */
 async function rebuild(entry: GoldenCase, blobs: string, sources: string): Promise<void> {
   const [wanted] = openBootstrap(await readFile(entry.bootstrapFile as string)).blobs;
-  assert(wanted?.compressor === "none", "only raw chunks are made again with the same bytes");
+  assert(wanted !== undefined, "the image has one blob");
+  if (wanted.compressor === "none") {
+    assert.equal(await buildAgain(wanted, blobs, sources), wanted.id, "the blob is made as the original made it");
+    return;
+  }
+  const blob = await restored(entry.name, wanted.compressedSize);
+  assert.equal(createHash("sha256").update(blob).digest("hex"), wanted.id, "the blob is the original's");
+  await writeFile(join(blobs, wanted.id), blob);
+}
+
+/** Blobs whose bytes only zstd 1.5.6 makes: what is stored of them elsewhere. */
+async function restored(name: string, size: number): Promise<Buffer> {
+  // The chunks are those of a version 6 image of the same tree; version 5 has nothing behind them.
+  if (name === "big-v5-1m-zstd") return (await readBlob("big-v6-1m-zstd")).subarray(0, size);
+  const kept = await readFile(join(import.meta.dirname, "fixtures", `${name}.without-rand2m`));
+  const rand2mAt = 199_286;
+  return Buffer.concat([kept.subarray(0, rand2mAt), rand2m(), kept.subarray(rand2mAt)]);
+}
+
+async function readBlob(name: string): Promise<Buffer> {
+  const { blobDirectory } = goldenCase(name);
+  const [file] = await readdir(blobDirectory as string);
+  return readFile(join(blobDirectory as string, file as string));
+}
+
+/** The file of that name as make-sources.sh writes it: digests of a counter, one after the other. */
+function rand2m(): Buffer {
+  const parts = Array.from({ length: (2 << 20) / 32 }, (_, index) => createHash("sha256").update(`big:${index}`).digest());
+  return Buffer.concat(parts);
+}
+
+/** Nothing is compressed, so our builder makes the same bytes. */
+async function buildAgain(wanted: BlobRecord, blobs: string, sources: string): Promise<string | undefined> {
+  assert(wanted.compressor === "none", "only raw chunks are made again with the same bytes");
   const made = await createImage({
     source: { kind: "tar", stream: createReadStream(join(sources, "big.tar")) },
     blob: { directory: blobs },
@@ -72,5 +105,5 @@ async function rebuild(entry: GoldenCase, blobs: string, sources: string): Promi
     explicitUidGid: true,
     prefetch: { policy: "none", patterns: [] },
   });
-  assert.equal(made.blob?.id, wanted.id, "the blob is made as the original made it");
+  return made.blob?.id;
 }
