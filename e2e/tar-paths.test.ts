@@ -1,4 +1,4 @@
-/** Odd paths in layers: containerd's own unpacking and every form that nydus-image makes of the layer give the same files, and nothing leaves them. */
+/** Odd paths in layers, `..` and links on the way: containerd's own unpacking and every form that nydus-image makes of the layer give the same files, and nothing leaves them. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
@@ -30,6 +30,13 @@ const layer = tar(
   { name: "kept/..", data: "ignored" },
   { name: "link", type: "2", link: "../../../../etc/shadow" },
   { name: "hard", type: "1", link: "../kept/file" },
+  { name: "to-kept", type: "2", link: "kept" },
+  { name: "to-kept/by-link", data: "in kept" },
+  { name: "kept/dangling", type: "2", link: "../../../made/on the way" },
+  { name: "to-kept/dangling/x", data: "where the link leads" },
+  { name: "absolute-link", type: "2", link: "/to-kept" },
+  { name: "absolute-link/sub/y", data: "through two links" },
+  { name: "hard-by-link", type: "1", link: "absolute-link/by-link" },
   { name: "...", data: "three dots" },
   { name: "..x/y..", data: "no dots of the kind" },
   { name: "long", data: "by pax", pax: { path: `kept/${"d/".repeat(80)}${"../".repeat(79)}e` } },
@@ -76,11 +83,13 @@ async function unpacked(name: string, argv: readonly string[]): Promise<ListingE
   return comparable(await listTree(tree));
 }
 
-test("containerd puts them where a cleaned path says", () => {
+test("containerd puts them where a cleaned path says, and where the links on its way lead", () => {
   expect(expected.map(({ path }) => path).sort()).toEqual(
     [
       ...["/...", "/..x", "/..x/y..", "/above", "/absolute", "/beside", "/etc", "/etc/passwd", "/hard", "/kept"],
       ...["/kept/d", "/kept/d/e", "/kept/file", "/link"],
+      ...["/absolute-link", "/hard-by-link", "/kept/by-link", "/kept/dangling", "/kept/sub", "/kept/sub/y", "/to-kept"],
+      ...["/made", "/made/on the way", "/made/on the way/x"],
     ].sort(),
   );
 });

@@ -57,4 +57,7 @@ export const nameBytesMax = 255;
 /** Bytes of a link target: the reader refuses more than 4096. Beyond it BUILD_LIMIT. */
 export const linkTargetBytesMax = 4096;
 
+/** Symbolic links on the way of a tar member: as many as containerd follows. Beyond it the archive is refused with BUILD_TAR. */
+export const linksFollowedMax = 255;
+
 assert(bytesInFlightMax >= chunkSizeDefault && chunkSizeMax >= chunkSizeDefault);

@@ -133,6 +133,55 @@ describe("reading a tar", () => {
     expect(nodes.get("/b")!.chunks).toBe(nodes.get("/d/a")!.chunks);
   });
 
+  test("a member below a symbolic link lies where the link leads inside the image; parents are made there", async () => {
+    const nodes = await read(
+      tar(
+        { name: "b/", type: "5", mode: 0o700 },
+        { name: "a", type: "2", link: "b" },
+        { name: "a/x", data: "x" },
+        { name: "absolute", type: "2", link: "/b" },
+        { name: "absolute/y", data: "y" },
+        { name: "b/up", type: "2", link: "../../../top" },
+        { name: "b/up/z", data: "z" },
+        { name: "chain", type: "2", link: "a" },
+        { name: "chain/deep/w", data: "w" },
+        { name: "hard", type: "1", link: "chain/x" },
+        { name: "hard-to-link", type: "1", link: "a" },
+      ),
+    );
+    expect([...nodes.keys()].sort()).toEqual(
+      [
+        "/",
+        "/a",
+        "/absolute",
+        "/b",
+        "/b/deep",
+        "/b/deep/w",
+        "/b/up",
+        "/b/x",
+        "/b/y",
+        "/chain",
+        "/hard",
+        "/hard-to-link",
+        "/top",
+        "/top/z",
+      ].sort(),
+    );
+    expect([nodes.get("/a")!.isSymlink, nodes.get("/hard-to-link")!.isSymlink, nodes.get("/b")!.mode & 0o7777]).toEqual([
+      true,
+      true,
+      0o700,
+    ]);
+    expect(nodes.get("/hard")!.chunks).toBe(nodes.get("/b/x")!.chunks);
+  });
+
+  test("a directory in place of a symbolic link replaces it", async () => {
+    const nodes = await read(
+      tar({ name: "b/", type: "5" }, { name: "a", type: "2", link: "b" }, { name: "a/", type: "5" }, { name: "a/x" }),
+    );
+    expect([...nodes.keys()].sort()).toEqual(["/", "/a", "/a/x", "/b"]);
+  });
+
   test("a hardlink shares the chunks of its target; both have two links", async () => {
     const nodes = await read(tar({ name: "a", data: "data" }, { name: "b", type: "1", link: "./a" }));
     expect(nodes.get("/b")!.chunks).toBe(nodes.get("/a")!.chunks);
@@ -163,6 +212,13 @@ describe("reading a tar", () => {
 describe("a tar that can not be stored is refused with a code", () => {
   test.each([
     ["a hardlink to the root by ..", tar({ name: "d/", type: "5" }, { name: "b", type: "1", link: "d/.." }), "BUILD_TAR"],
+    ["a member below a file", tar({ name: "f", data: "f" }, { name: "f/x", data: "x" }), "BUILD_TAR"],
+    ["a member below a link to a file", tar({ name: "f" }, { name: "a", type: "2", link: "f" }, { name: "a/x" }), "BUILD_TAR"],
+    [
+      "a member below links that lead in a circle",
+      tar({ name: "a", type: "2", link: "b" }, { name: "b", type: "2", link: "a" }, { name: "a/x" }),
+      "BUILD_TAR",
+    ],
     ["a hardlink to nothing", tar({ name: "b", type: "1", link: "missing" }), "BUILD_TAR"],
     ["a hardlink to a directory", tar({ name: "d/", type: "5" }, { name: "b", type: "1", link: "d" }), "BUILD_TAR"],
     ["an unknown entry type", tar({ name: "b", type: "Z" }), "BUILD_UNSUPPORTED"],

@@ -2,7 +2,7 @@
 import { modeTypes } from "@nydus-ts/rafs-format";
 import { TreeNode } from "@nydus-ts/rafs-format/writer";
 import { BuilderError } from "../errors.ts";
-import { linkTargetBytesMax, nameBytesMax, pathDepthMax } from "../limits.ts";
+import { linksFollowedMax, linkTargetBytesMax, nameBytesMax, pathDepthMax } from "../limits.ts";
 import type { TarInput } from "./byte-stream.ts";
 import { type ChunkSink, roomForChunks } from "./chunk-sink.ts";
 import { checkXattrs, printable } from "./directory.ts";
@@ -147,7 +147,7 @@ export class TarTreeBuilder {
   }
 
   #hardlink(name: string, member: TarMember): TreeNode {
-    const target = this.#find(components(member.linkName));
+    const target = this.#find(member.linkName);
     if (!target)
       throw new BuilderError("BUILD_TAR", `tarball: unknown target ${printable(member.linkName)} for hardlink ${printable(member.name)}`);
     if (target.isDirectory)
@@ -168,26 +168,57 @@ export class TarTreeBuilder {
     return node;
   }
 
-  #find(names: readonly string[]): TreeNode | undefined {
+  /** What a hard link links to. Links on the way are followed; a symbolic link at the end is itself the target, as in containerd. */
+  #find(path: string): TreeNode | undefined {
+    const names = components(path);
+    const last = names.pop();
     let node: TreeNode | undefined = this.root;
-    for (const name of names) node = node?.children?.get(name);
-    return node;
+    for (const name of this.#followLinks(names, path)) node = node?.children?.get(name);
+    return last === undefined ? node : node?.children?.get(last);
   }
 
-  /** The directory of a path, made with its parents where the archive does not say. What stands there and is no directory is replaced. */
+  /** The directory of a path, made with its parents where the archive does not say. */
   #directory(names: readonly string[], path: string): TreeNode {
     if (names.length > pathDepthMax)
       throw new BuilderError("BUILD_LIMIT", `${printable(path)} is nested deeper than ${pathDepthMax} directories`);
     let directory = this.root;
     for (const name of names) {
       let child = directory.children!.get(name);
-      if (!child?.isDirectory) {
+      if (child?.isSymlink) return this.#directory(this.#followLinks(names, path), path);
+      if (child === undefined) {
         child = implicitDirectory(name);
         directory.children!.set(name, child);
-      }
+      } else if (!child.isDirectory)
+        throw new BuilderError("BUILD_TAR", `${printable(path)} lies below ${printable(name)}, which is no directory`);
       directory = child;
     }
     return directory;
+  }
+
+  /**
+   * Names from the root without symbolic links on their way. A link leads where it leads inside the image, `..` of its target taken as it is
+   * written, and may lead to what is not there yet: so containerd puts the members of a layer (continuity, fs.RootPath). A link of a lower
+   * layer is not known here; a directory hides it, as with containerd's overlayfs, where each layer is unpacked by itself.
+   */
+  #followLinks(names: readonly string[], path: string): readonly string[] {
+    let left = names;
+    for (let links = 0; links <= linksFollowedMax; links++) {
+      const at = this.#firstLink(left);
+      if (at === undefined) return left;
+      const target = Buffer.from(at.node.target!).toString("latin1");
+      const before = target.startsWith("/") ? [] : left.slice(0, at.index);
+      left = components([...before, target, ...left.slice(at.index + 1)].join("/"));
+    }
+    throw new BuilderError("BUILD_TAR", `${printable(path)} leads through more than ${linksFollowedMax} symbolic links`);
+  }
+
+  #firstLink(names: readonly string[]): { index: number; node: TreeNode } | undefined {
+    let node: TreeNode | undefined = this.root;
+    for (let index = 0; index < names.length && node !== undefined; index++) {
+      node = node.children?.get(names[index]!);
+      if (node?.isSymlink) return { index, node };
+    }
+    return undefined;
   }
 }
 
