@@ -35,6 +35,9 @@ const compiledModules: Readonly<Record<string, (architecture: string) => string>
   "lz4-napi": (architecture) => `@antoniomuso/lz4-napi-linux-${architecture}-gnu`,
 };
 
+/** Packages of which a program takes a file, by its path, for a library in it. */
+const librariesByPath = (architecture: string): readonly string[] => [`@lmdb/lmdb-linux-${architecture}`];
+
 /** Likewise, but the package has code of its own and is there too; everything else is in the bundle. */
 const nativePackages: Readonly<Record<string, (architecture: string) => string>> = {
   koffi: (architecture) => `@koromix/koffi-linux-${architecture}`,
@@ -80,7 +83,7 @@ export async function buildBundles(): Promise<void> {
       plugins: [keepNativeOutside(used), ...leanPlugins],
     });
   }
-  for (const name of used) copyNative(name, join(out, "node_modules"));
+  for (const name of [...used, ...librariesByPath(process.arch)]) copyNative(name, join(out, "node_modules"));
   rmSync(finished, { recursive: true, force: true });
   renameSync(out, finished);
   for (const program of programs) writeLauncher(program);
@@ -115,7 +118,8 @@ function copyNative(name: string, target: string): void {
   const source = join(repositoryRoot, "node_modules");
   if (!existsSync(join(source, name))) throw new Error(`${name} is not installed; run: npm ci`);
   // Headers, documentation and the binaries for another libc are of no use at run time.
-  const wanted = (path: string): boolean => !/\/(vendor|doc|musl_[a-z0-9]+)(\/|$)/.test(path.slice(source.length));
+  const wanted = (path: string): boolean =>
+    !/\/(vendor|doc|musl_[a-z0-9]+|node\.abi\d+.*|.*\.musl\.node)(\/|$)/.test(path.slice(source.length));
   cpSync(join(source, name), join(target, name), { recursive: true, filter: wanted, dereference: true });
 }
 

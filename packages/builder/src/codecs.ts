@@ -1,16 +1,13 @@
 /** Names, numbers and encoders of compressors and digests. Source: spec/rafs.md, section 1.2; spec/nydus-image.md, sections 5.3 and 5.4 */
 import { createHash, hash } from "node:crypto";
 import { blake3 } from "@napi-rs/blake-hash";
-import { compressSync as lz4Compress } from "lz4-napi";
+import { compressLz4 } from "./lz4.ts";
 import { compressZstd } from "./zstd.ts";
 
 export const compressorNumbers = { none: 0, lz4_block: 1, gzip: 2, zstd: 3 } as const;
 export type Compressor = "none" | "lz4_block" | "zstd";
 export const digesterNumbers = { blake3: 0, sha256: 1 } as const;
 export type Digester = keyof typeof digesterNumbers;
-
-/** lz4-napi puts the uncompressed size in front of the block; RAFS knows it from the chunk record. */
-const lz4SizePrefixBytes = 4;
 
 export interface Compressed {
   bytes: Uint8Array;
@@ -37,16 +34,7 @@ export function compressTo(target: Uint8Array, data: Uint8Array, compressor: Com
 /** Valid until the next call in this thread. */
 function encode(data: Uint8Array, compressor: Compressor): Uint8Array {
   if (compressor === "none" || data.length === 0) return data;
-  return compressor === "zstd" ? compressZstd(data) : encodeLz4(data);
-}
-
-let lastLz4: Buffer<ArrayBuffer> | undefined;
-
-/** lz4-napi makes a buffer for each output. Left to the garbage collector, 30 to 60 MiB of them gather in each thread. */
-function encodeLz4(data: Uint8Array): Uint8Array {
-  lastLz4?.buffer.transfer(0);
-  lastLz4 = lz4Compress(Buffer.from(data.buffer, data.byteOffset, data.length)) as Buffer<ArrayBuffer>;
-  return lastLz4.subarray(lz4SizePrefixBytes);
+  return compressor === "zstd" ? compressZstd(data) : compressLz4(data);
 }
 
 export function digest(data: Uint8Array, digester: Digester): Uint8Array {

@@ -11,33 +11,34 @@ type Case = [name: string, source: string, options: Partial<CreateOptions> & { i
 const hasGolden = goldenDir() !== undefined;
 if (!hasGolden) console.log(goldenAbsent);
 
-/** Nothing is compressed, so nothing depends on the version of a library. */
+/** Nothing is compressed, or by the library that the original has: lz4 gives the same blocks from one version to the next. */
 const equalBytes: Case[] = [
   ["small-v6-none-sha256", "small", { compressor: "none", digester: "sha256" }],
   ["wide-v6", "wide", { compressor: "none" }],
   ["big-v6-1m-none", "big", { compressor: "none", digester: "sha256" }],
   ["plain-v6-export", "plain.tar", { compressor: "none" }],
   ["tiny-v6-batch-none", "tinyfiles", { batchSize: 0x8000, compressor: "none" }],
+  ["small-v6-lz4_block-blake3", "small", { compressor: "lz4_block" }],
+  ["small-v6-lz4_block-sha256", "small", { compressor: "lz4_block", digester: "sha256" }],
+  ["small-v6-chunk4k", "small", { chunkSize: 0x1000, compressor: "lz4_block" }],
+  ["small-v6-toc", "small", { toc: true, compressor: "lz4_block" }],
+  ["big-v6-64k-lz4", "big", { chunkSize: 0x10000, compressor: "lz4_block" }],
+  ["tiny-v6-batch-lz4", "tinyfiles", { batchSize: 0x4000, compressor: "lz4_block" }],
 ];
 
-/** Another zstd or lz4 gives other stored sizes, and so other ids: everything else is equal. */
+/** Another zstd gives other stored sizes, and so other ids: everything else is equal. */
 const equalButStoredSizes: Case[] = [
   ["small-v6-zstd-blake3", "small", {}],
   ["small-v6-zstd-sha256", "small", { digester: "sha256" }],
-  ["small-v6-lz4_block-blake3", "small", { compressor: "lz4_block" }],
-  ["small-v6-chunk4k", "small", { chunkSize: 0x1000, compressor: "lz4_block" }],
   ["small-v6-repeatable", "small", { explicitUidGid: false }],
-  ["small-v6-toc", "small", { toc: true, compressor: "lz4_block" }],
   ["small-v6-offset", "small", { blobOffset: 4096 }],
   ["plain-v6-tar", "plain.tar", {}],
   ["plain-v6-targz", "plain.tar.gz", {}],
   ["plain-v6-estargz-rafs", "plain.estargz", {}],
   ["big-v6-1m-zstd", "big", {}],
   ["big-v6-16m-zstd", "big", { chunkSize: 0x1000000 }],
-  ["big-v6-64k-lz4", "big", { chunkSize: 0x10000, compressor: "lz4_block" }],
   ["tiny-v6-nobatch", "tinyfiles", {}],
   ["tiny-v6-batch-zstd", "tinyfiles", { batchSize: 0x10000, chunkSize: 0x10000 }],
-  ["tiny-v6-batch-lz4", "tinyfiles", { batchSize: 0x4000, compressor: "lz4_block" }],
 ];
 
 describe.skipIf(!hasGolden)("builds compared with the original's", () => {

@@ -16,13 +16,13 @@ const version5 = { alignedChunks: false };
 const equalBytes: Case[] = [
   ["small-v5-none-blake3", "small", { compressor: "none" }],
   ["wide-v5", "wide", { compressor: "none" }],
-];
-
-/** Another zstd or lz4 may give other stored sizes, and so other ids: everything else is equal. */
-const equalButStoredSizes: Case[] = [
-  ["small-v5-zstd-blake3", "small", {}],
   ["small-v5-lz4_block-sha256", "small", { compressor: "lz4_block", digester: "sha256" }],
   ["small-v5-chunk4k", "small", { compressor: "lz4_block", chunkSize: 0x1000 }],
+];
+
+/** Another zstd may give other stored sizes, and so other ids: everything else is equal. */
+const equalButStoredSizes: Case[] = [
+  ["small-v5-zstd-blake3", "small", {}],
   ["small-v5-aligned", "small", { version5: { alignedChunks: true } }],
   ["plain-v5-tar", "plain.tar", {}],
   ["big-v5-1m-zstd", "big", {}],
