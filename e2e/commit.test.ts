@@ -123,14 +123,23 @@ describe("a container of an image", () => {
     for (const each of [pod, again]) await each.remove();
   });
 
-  test("a commit that is killed leaves no tag, and the container goes on; the same command then succeeds", async () => {
-    const image = await convert(await pushApp(stack, "killed", files));
-    const pod = await startPod(stack, image, { name: "killed" });
+  const status = async (containerId: string): Promise<string> => {
+    const { stdout } = await stack.containerd.ctr(["tasks", "ls"], { namespace: "k8s.io" });
+    return stdout.split("\n").find((line) => line.startsWith(containerId)) ?? "";
+  };
+  /** A container with enough in its upper directory that it stands still for a while when it is committed. */
+  const startFull = async (name: string) => {
+    const pod = await startPod(stack, await convert(await pushApp(stack, name, files)), { name });
     await exec(pod.containerId, "dd if=/dev/urandom of=/data/random bs=1000000 count=60 2>/dev/null");
-    const status = async (): Promise<string> => {
-      const { stdout } = await stack.containerd.ctr(["tasks", "ls"], { namespace: "k8s.io" });
-      return stdout.split("\n").find((line) => line.startsWith(pod.containerId)) ?? "";
-    };
+    return pod;
+  };
+  const paused = (containerId: string) =>
+    until("the container to stand still", async () => (await status(containerId)).includes("PAUSED") || undefined);
+  const goesOn = (containerId: string) =>
+    until("the container to go on", async () => (await status(containerId)).includes("RUNNING") || undefined);
+
+  test("a commit that is killed leaves no tag, and the container goes on; the same command then succeeds", async () => {
+    const pod = await startFull("killed");
     const target = `${stack.registry.host}/committed/killed:1`;
     for (const delayMs of [0, 60, 150]) {
       const where = [
@@ -145,17 +154,64 @@ describe("a container of an image", () => {
         stdio: "ignore",
       });
       const ended = new Promise((resolve) => child.on("close", resolve));
-      await until("the container to stand still", async () => (await status()).includes("PAUSED") || undefined);
+      await paused(pod.containerId);
       await new Promise((resolve) => setTimeout(resolve, delayMs));
       child.kill("SIGKILL");
       await ended;
-      await until("the container to go on", async () => (await status()).includes("RUNNING") || undefined);
+      await goesOn(pod.containerId);
       expect((await fetch(`http://${stack.registry.host}/v2/committed/killed/manifests/1`)).status).toBe(404);
     }
     expect((await commit(pod.containerId, target)).code).toBe(0);
     const again = await startPod(stack, target, { name: "killed-again" });
     expect(await exec(again.containerId, "sha256sum /data/random")).toBe(await exec(pod.containerId, "sha256sum /data/random"));
     for (const each of [pod, again]) await each.remove();
+  });
+
+  test("a commit whose disk is full fails in one line, and the container goes on", async () => {
+    const pod = await startFull("full");
+    const disk = stack.workspace.path("full-disk");
+    mkdirSync(disk);
+    await run("mount", ["-t", "tmpfs", "-o", "size=8m", "tmpfs", disk]);
+    try {
+      const { code, stderr } = await commit(pod.containerId, `${stack.registry.host}/committed/full:1`, "--work-dir", disk);
+      expect([code, stderr.match(/level=fatal/g)]).toEqual([1, ["level=fatal"]]);
+      expect(stderr).toMatch(/ENOSPC|no space/i);
+      expect(await status(pod.containerId)).toContain("RUNNING");
+    } finally {
+      await run("umount", [disk]);
+    }
+    await pod.remove();
+  });
+
+  test("a container is resumed although containerd goes away while it stands still, and the commit succeeds", async () => {
+    const pod = await startFull("restarted");
+    const target = `${stack.registry.host}/committed/restarted:1`;
+    const committed = commit(pod.containerId, target);
+    await paused(pod.containerId);
+    await stack.containerd.program.stop();
+    // Longer than ctr tries to reach it.
+    await new Promise((resolve) => setTimeout(resolve, 12_000));
+    await stack.containerd.restart();
+    const { code, stderr } = await committed;
+    expect([code, stderr]).toEqual([0, expect.stringContaining("1 layers")]);
+    expect(await status(pod.containerId)).toContain("RUNNING");
+    await pod.remove();
+  });
+
+  test("a commit does not wait without end for a containerd that hangs, and the container goes on when containerd does", async () => {
+    const pod = await startFull("stuck");
+    const committed = commit(pod.containerId, `${stack.registry.host}/committed/stuck:1`);
+    await paused(pod.containerId);
+    const { pid } = stack.containerd.program;
+    process.kill(pid, "SIGSTOP");
+    try {
+      const { code, stderr } = await committed;
+      expect([code, stderr]).toEqual([1, expect.stringMatching(/level=fatal msg="container .* can not be resumed: .*ctr tasks resume/)]);
+    } finally {
+      process.kill(pid, "SIGCONT");
+    }
+    await goesOn(pod.containerId);
+    await pod.remove();
   });
 
   test("what can not be committed is told in one line", async () => {

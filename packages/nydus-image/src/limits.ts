@@ -43,5 +43,8 @@ export const nydusdStopDeadlineMs = 10_000;
 /** One call of containerd's client; then containerd is taken for stuck. Milliseconds. */
 export const ctrDeadlineMs = 60_000;
 
+/** Attempts to resume a container after a commit, one a second at most: containerd may be away for as long as its upgrade takes. */
+export const resumeAttemptsMax = 1800;
+
 /** Writing back what a container wrote, before it is read. Milliseconds. */
 export const syncDeadlineMs = 300_000;

@@ -3,7 +3,7 @@ import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mountInfo } from "@nydus-ts/linux";
 import { NydusImageError } from "../errors.ts";
-import { ctrDeadlineMs } from "../limits.ts";
+import { ctrDeadlineMs, resumeAttemptsMax } from "../limits.ts";
 
 export interface ContainerdAddress {
   /** of its socket */
@@ -71,12 +71,14 @@ function upperDirectory(id: string, pid: number): string {
 }
 
 /**
- * Runs `task` while the container stands still. It goes on afterwards whatever happens, also when this process is killed: a helper that
- * waits for the end of a pipe resumes it.
+ * Runs `task` while the container stands still. It goes on afterwards whatever happens, also when this process is killed or containerd is
+ * away: a helper that waits for the end of a pipe resumes it, and tries again until it has.
+ *
+ * @throws NydusImageError IMAGE_SOURCE; what `task` throws
  */
 export async function whilePaused<T>({ id, isPaused }: RunningContainer, where: ContainerdAddress, task: () => Promise<T>): Promise<T> {
   if (isPaused) return await task();
-  const helper = spawn("sh", ["-c", 'read -r _; exec "$0" "$@"', "ctr", ...global(where), "tasks", "resume", id], {
+  const helper = spawn("sh", ["-c", resumeScript, id, "ctr", ...global(where)], {
     stdio: ["pipe", "ignore", "pipe"],
     // Ctrl-C at the terminal must not end it.
     detached: true,
@@ -100,18 +102,38 @@ export async function whilePaused<T>({ id, isPaused }: RunningContainer, where: 
   return result;
 }
 
-/** @throws NydusImageError IMAGE_SOURCE */
+/** `$0` is the container, `$@` the client. A container that does not stand still any more, or is gone, needs no further attempt. */
+const resumeScript = `
+  read -r _
+  attempts=0
+  until "$@" tasks resume "$0"; do
+    if tasks=$("$@" tasks ls); then
+      printf '%s\n' "$tasks" | grep -q "^$0 .*PAUS" || exit 0
+    fi
+    attempts=$((attempts + 1))
+    [ "$attempts" -lt ${resumeAttemptsMax} ] || exit 1
+    sleep 1
+  done`;
+
+/** Lets the helper go. Beyond the deadline it goes on by itself. @throws NydusImageError IMAGE_SOURCE */
 async function resume(helper: ChildProcess, ended: Promise<[number | null]>, id: string): Promise<void> {
   let words = "";
   helper.stderr!.on("data", (part: Buffer) => {
     words = (words + part.toString()).slice(-1000);
   });
   helper.stdin!.end();
-  const late = setTimeout(() => helper.kill("SIGKILL"), ctrDeadlineMs);
-  const [code] = await ended.finally(() => clearTimeout(late));
-  const why = code === null ? `containerd did not answer within ${ctrDeadlineMs / 1000} s` : words.trim();
-  if (code !== 0)
-    throw new NydusImageError("IMAGE_SOURCE", `container ${id} can not be resumed: ${why}; do it with: ctr tasks resume ${id}`);
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<"late">((resolve) => {
+    timer = setTimeout(resolve, ctrDeadlineMs, "late");
+  });
+  const end = await Promise.race([ended, late]);
+  clearTimeout(timer);
+  if (end !== "late" && end[0] === 0) return;
+  helper.unref();
+  helper.stderr!.destroy();
+  const why = words.trim().split("\n").at(-1) || `containerd did not answer within ${ctrDeadlineMs / 1000} s`;
+  const next = end === "late" ? "it is tried further; or do it with" : "do it with";
+  throw new NydusImageError("IMAGE_SOURCE", `container ${id} can not be resumed: ${why}; ${next}: ctr tasks resume ${id}`);
 }
 
 const global = ({ address, namespace }: ContainerdAddress) => ["--address", address, "--namespace", namespace];
