@@ -1,17 +1,31 @@
-/** Every command of nydus-image that writes, killed at random moments and on a full disk: no file is there by half, and the next run succeeds. */
+/** Every command of nydus-image and nydusify that writes files, killed at random moments and on a full disk: no file is there by half, and the next run succeeds. */
 import { spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { copyFileSync, existsSync, globSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  globSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { busyboxImage, ownBinaries, run, Workspace } from "@nydus-ts/testkit";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 const program = join(ownBinaries, "nydus-image");
+const nydusify = join(ownBinaries, "nydusify");
 const killsPerCommand = 4;
 
 /** A command that reads from `input` and writes below `output`, which exists. */
 interface Writer {
   readonly argv: (input: string, output: string) => string[];
+  /** default: nydus-image */
+  readonly program?: string;
   /** puts into the output folder what must be there before */
   readonly prepare?: (input: string, output: string) => void;
 }
@@ -31,6 +45,24 @@ const writers: Readonly<Record<string, Writer>> = {
     argv: (input, out) => ["create", "-D", out, "-B", join(out, "boot"), "-t", "targz-ref", join(input, "layer.tar.gz")],
   },
   "create --blob-cache-dir": { argv: (input, out) => ["create", "--blob-cache-dir", out, "-B", join(out, "boot"), join(input, "tree")] },
+  "create --parent-bootstrap": {
+    argv: (input, out) => [
+      ...["create", "-D", out, "-B", join(out, "boot"), "-J", join(out, "json")],
+      ...["--parent-bootstrap", join(input, "two.boot"), join(input, "tree")],
+    ],
+  },
+  "create --chunk-dict": {
+    argv: (input, out) => ["create", "-D", out, "-B", join(out, "boot"), "--chunk-dict", join(input, "two.boot"), join(input, "tree")],
+  },
+  "create --attributes": {
+    argv: (input, out) => [
+      ...["create", "-D", out, "-B", join(out, "boot"), "--chunk-size", "0x100000", "--external-blob", join(out, "external")],
+      ...["--attributes", join(input, "attributes"), join(input, "tree")],
+    ],
+  },
+  "create -t tar-tarfs": {
+    argv: (input, out) => ["create", "-D", out, "-B", join(out, "boot"), "-t", "tar-tarfs", join(input, "layer.tar")],
+  },
   merge: {
     argv: (input, out) => ["merge", "-B", join(out, "boot"), "-J", join(out, "json"), join(input, "one.boot"), join(input, "two.boot")],
   },
@@ -72,6 +104,66 @@ const writers: Readonly<Record<string, Writer>> = {
     argv: (input, out) => [
       ...["chunkdict", "generate", "--database", `sqlite://${out}/db.sqlite`, "-B", join(out, "boot")],
       ...[1, 2, 3].map((tag) => join(input, `app:${tag}`, "boot")),
+    ],
+  },
+  "convert --oci-ref": {
+    argv: (_input, out) => [
+      ...["convert", "--oci-ref", "--source", `oci:${layout}`, "--target", `oci:${join(out, "layout")}:v1`],
+      ...["--work-dir", join(out, "work.tmp")],
+    ],
+  },
+  "convert --reverse": {
+    argv: (input, out) => [
+      ...["convert", "--reverse", "--source", `oci:${join(input, "nydus")}:v1`, "--target", `oci:${join(out, "layout")}:v1`],
+      ...["--work-dir", join(out, "work.tmp")],
+    ],
+  },
+  "convert --target-archive": {
+    argv: (_input, out) => [
+      ...["convert", "--source", `oci:${layout}`, "--target", "app:nydus", "--target-archive", join(out, "app.tar")],
+      ...["--work-dir", join(out, "work.tmp")],
+    ],
+  },
+  "convert --backend-type localfs": {
+    argv: (_input, out) => [
+      ...["convert", "--source", `oci:${layout}`, "--target", `oci:${join(out, "layout")}:v1`, "--work-dir", join(out, "work.tmp")],
+      ...["--backend-type", "localfs", "--backend-config", JSON.stringify({ dir: join(out, "blobs") })],
+    ],
+  },
+  "nydusify build": {
+    program: nydusify,
+    argv: (input, out) => ["build", "--source-dir", join(input, "tree"), "--name", "app", "--output-dir", out],
+  },
+  "nydusify build --parent-bootstrap --compact": {
+    program: nydusify,
+    argv: (input, out) => [
+      ...["build", "--source-dir", join(input, "tree2"), "--name", "app", "--output-dir", join(out, "blobs")],
+      ...["--parent-bootstrap", join(out, "parent.boot"), "--compact"],
+    ],
+    prepare: (input, out) => {
+      copyBlobs(input, out);
+      copyFileSync(join(input, "one.boot"), join(out, "parent.boot"));
+    },
+  },
+  "nydusify copy to a folder": {
+    program: nydusify,
+    argv: (input, out) => [
+      ...["copy", "--source", `oci:${join(input, "nydus")}:v1`, "--target", `oci:${join(out, "layout")}:v1`],
+      ...["--work-dir", join(out, "work.tmp")],
+    ],
+  },
+  "nydusify copy to an archive": {
+    program: nydusify,
+    argv: (input, out) => [
+      ...["copy", "--source", `oci:${join(input, "nydus")}:v1`, "--target", `file://${join(out, "app.tar")}`],
+      ...["--work-dir", join(out, "work.tmp")],
+    ],
+  },
+  "nydusify optimize": {
+    program: nydusify,
+    argv: (input, out) => [
+      ...["optimize", "--source", `oci:${join(input, "nydus")}:v1`, "--target", `oci:${join(out, "layout")}:v1`],
+      ...["--prefetch-files", join(input, "image-list.json"), "--work-dir", join(out, "work.tmp")],
     ],
   },
   convert: {
@@ -117,6 +209,21 @@ beforeAll(async () => {
   writeFileSync(join(input, "list.json"), JSON.stringify({ version: "v1", files: [{ path: "/file3" }, { path: "/file7" }] }));
   const big = Object.fromEntries([0, 1, 2, 3].map((i) => [`data/file${i}`, randomBytes(1024 * 1024)]));
   layout = await busyboxImage(join(input, "image"), big);
+  await run(program, [
+    "convert",
+    "--source",
+    `oci:${layout}`,
+    "--target",
+    `oci:${join(input, "nydus")}:v1`,
+    "--work-dir",
+    join(input, "work"),
+  ]);
+  writeFileSync(
+    join(input, "image-list.json"),
+    JSON.stringify({ version: "v1", files: [{ path: "/data/file1" }, { path: "/data/file2" }] }),
+  );
+  const external = "type=external blob_index=0 blob_id=" + "ab".repeat(32) + " chunk_size=1048576 chunk_0_compressed_offset=0";
+  writeFileSync(join(input, "attributes"), `file3 ${external} compressed_size=1048576 crcs=0x11111111\n`);
 });
 afterAll(() => workspace?.[Symbol.asyncDispose]());
 
@@ -151,8 +258,8 @@ function outputFolder(name: string, parent = workspace.directory): string {
 }
 
 /** Starts the command and kills it some milliseconds after it began to write. */
-async function killWhileWriting(argv: readonly string[], output: string, before: number): Promise<void> {
-  const child = spawn(program, argv, { stdio: "ignore" });
+async function killWhileWriting(command: string, argv: readonly string[], output: string, before: number): Promise<void> {
+  const child = spawn(command, argv, { stdio: "ignore" });
   const ended = new Promise((resolve) => child.on("close", resolve));
   const count = () => readdirSync(output, { recursive: true }).length;
   while (child.exitCode === null && count() === before) await new Promise((resolve) => setTimeout(resolve, 1));
@@ -162,21 +269,22 @@ async function killWhileWriting(argv: readonly string[], output: string, before:
 }
 
 /** JSON that tells paths names another folder in each run; all else must be equal. */
-const withoutJson = (files: Map<string, string>): Map<string, string> => new Map([...files].filter(([path]) => path !== "/json"));
+const withoutJson = (files: Map<string, string>): Map<string, string> =>
+  new Map([...files].filter(([path]) => !/\/(output\.)?json$/.test(path)));
 
 test.each(Object.keys(writers))("%s, killed while it writes, leaves whole files only, and the same command then succeeds", async (name) => {
-  const { argv, prepare } = writers[name]!;
+  const { argv, prepare, program: command = program } = writers[name]!;
   const whole = outputFolder(`${name} whole`);
   prepare?.(input, whole);
-  await run(program, argv(input, whole));
+  await run(command, argv(input, whole));
   const expected = withoutJson(finished(whole));
   for (let i = 0; i < killsPerCommand; i++) {
     const output = outputFolder(`${name} killed`);
     prepare?.(input, output);
-    await killWhileWriting(argv(input, output), output, readdirSync(output, { recursive: true }).length);
+    await killWhileWriting(command, argv(input, output), output, readdirSync(output, { recursive: true }).length);
     for (const [path, digest] of withoutJson(finished(output))) expect([path, digest]).toEqual([path, expected.get(path)]);
     if (existsSync(join(output, "json"))) JSON.parse(readFileSync(join(output, "json"), "utf8"));
-    await run(program, argv(input, output));
+    await run(command, argv(input, output));
     expect(withoutJson(finished(output))).toEqual(expected);
   }
 });
@@ -184,26 +292,27 @@ test.each(Object.keys(writers))("%s, killed while it writes, leaves whole files 
 test.each(Object.keys(writers))(
   "%s on a full disk fails in one line, leaves nothing by half, and succeeds when there is room",
   async (name) => {
-    const { argv, prepare } = writers[name]!;
+    const { argv, prepare, program: command = program } = writers[name]!;
     const whole = outputFolder(`${name} roomy`);
     prepare?.(input, whole);
-    await run(program, argv(input, whole));
+    await run(command, argv(input, whole));
     const expected = withoutJson(finished(whole));
     const disk = outputFolder(`${name} disk`);
     await run("mount", ["-t", "tmpfs", "-o", "size=1g", "tmpfs", disk]);
     const output = join(disk, "out");
     mkdirSync(output);
     prepare?.(input, output);
-    const before = finished(output);
-    const used = 4096 + [...before.keys()].reduce((sum, path) => sum + statSync(join(output, path)).size, 0);
     for (const room of [8 * 1024, 200 * 1024]) {
+      const present = finished(output);
+      const { blocks, bfree, bsize } = statfsSync(disk);
+      const used = (blocks - bfree) * bsize;
       const needed = [...expected.keys()]
-        .filter((path) => !before.has(path))
+        .filter((path) => !present.has(path))
         .reduce((sum, path) => sum + statSync(join(whole, path)).size, 0);
       if (needed < room * 2) continue;
       await run("mount", ["-o", `remount,size=${Math.ceil((used + room) / 4096) * 4096}`, disk]);
-      const { code, stderr } = await run(program, argv(input, output), { check: false });
-      expect([code, stderr.match(/^Error: /gm)?.length, stderr]).toEqual([
+      const { code, stderr } = await run(command, argv(input, output), { check: false });
+      expect([code, stderr.match(command === nydusify ? /level=fatal/g : /^Error: /gm)?.length, stderr]).toEqual([
         1,
         1,
         expect.stringMatching(/ENOSPC|no space|disk is full|database or disk/i),
@@ -212,7 +321,7 @@ test.each(Object.keys(writers))(
       expect(globSync("**/{.*.tmp,*.tmp}", { cwd: output }).filter((path) => statSync(join(output, path)).isFile())).toEqual([]);
     }
     await run("mount", ["-o", "remount,size=1g", disk]);
-    await run(program, argv(input, output));
+    await run(command, argv(input, output));
     expect(withoutJson(finished(output))).toEqual(expected);
     await run("umount", [disk]);
   },

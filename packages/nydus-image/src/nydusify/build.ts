@@ -1,6 +1,6 @@
 /** `nydusify build`, also `pack`: a directory becomes a bootstrap and a blob. Source: spec/nydusify.md, section 7 */
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { extname, join, parse } from "node:path";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
@@ -79,7 +79,9 @@ async function build(context: Context, flags: BuildFlags): Promise<void> {
   // nydus-image says itself what went wrong, as the original's program does for nydusify.
   const code = await main(
     [
-      ...["create", "--log-level", "warn", "--bootstrap", bootstrap, "--blob", blob, "--output-json", outputJson],
+      ...["create", "--log-level", "warn", "--bootstrap", bootstrap, "--output-json", outputJson],
+      // Beside a parent the blob is found by its id, as the parent's are.
+      ...(flags.parentBootstrap === undefined ? ["--blob", blob] : ["--blob-dir", flags.outputDir]),
       ...optional("--parent-bootstrap", parent),
       ...optional("--chunk-dict", flags.chunkDict),
       ...[
@@ -99,10 +101,7 @@ async function build(context: Context, flags: BuildFlags): Promise<void> {
   if (code !== 0) throw new NydusImageError("IMAGE_SOURCE", `the directory ${source} can not be built`);
   const { blobs } = JSON.parse(await readFile(outputJson, "utf8")) as { blobs: string[] };
   const id = blobs.at(-1);
-  // Beside a parent the blob is found by its id, as the parent's are.
-  const byId = id !== undefined && flags.parentBootstrap !== undefined;
-  const stored = id === undefined ? "" : byId ? join(flags.outputDir, id) : blob;
-  if (byId) await rename(blob, stored);
+  const stored = id === undefined ? "" : flags.parentBootstrap === undefined ? blob : join(flags.outputDir, id);
   context.log().info(`successfully built Nydus image (bootstrap:'${bootstrap}', blob:'${stored}')`);
 }
 
