@@ -4,8 +4,15 @@ import { join } from "node:path";
 import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
 import { blobBackendSuite, type OpenedBackend } from "@nydus-ts/chunk-store/testing";
 import { parseMirrors } from "@nydus-ts/mirror-config";
-import { type RegistryBackendOptions, registryBackend, staticCredentials } from "@nydus-ts/registry-client";
+import {
+  nydusdObjectStoreOptions,
+  objectStoreBackend,
+  type RegistryBackendOptions,
+  registryBackend,
+  staticCredentials,
+} from "@nydus-ts/registry-client";
 import { TestRegistry, type TestRegistryOptions } from "@nydus-ts/registry-client/testing";
+import { type ObjectFault, TestObjectStore } from "@nydus-ts/testkit";
 import { AlignedBackend } from "../src/images/aligned-backend.ts";
 import { SwitchingBackend } from "../src/images/switching-backend.ts";
 import { MeteredBackend } from "../src/metrics/metered-backend.ts";
@@ -75,6 +82,33 @@ blobBackendSuite("a mirror that has it, before a registry that is broken", {
       return mirrorsOf(mirror);
     }),
 });
+
+/** A bucket with the blob, and a back end over it. */
+async function overBucket(kind: "s3" | "oss", blob: Uint8Array, id: string, faults: readonly ObjectFault[] = []): Promise<OpenedBackend> {
+  const key = { access_key_id: "key-id", access_key_secret: "key-secret" };
+  const bucket = { bucket: "blobs", accessKeyId: key.access_key_id, accessKeySecret: key.access_key_secret };
+  const store = await TestObjectStore.start({ kind, ...bucket });
+  store.objects.set(`of/images/${id}`, Buffer.from(blob));
+  const left = [...faults];
+  store.fault = () => (left[0]?.silent ? left[0] : left.shift());
+  const config = { endpoint: store.host, scheme: "http", bucket_name: "blobs", region: "us-east-1", object_prefix: "of/images/", ...key };
+  const backend = objectStoreBackend(nydusdObjectStoreOptions(kind, config, { file: "test", key: "backend" }));
+  return { backend, end: () => store[Symbol.asyncDispose]() };
+}
+
+for (const kind of ["s3", "oss"] as const) {
+  // The original calls both `oss` in its metrics.
+  const form = { kind: "oss", namesBlobs: true, owns: true } as const;
+  blobBackendSuite(`a bucket of ${kind}`, {
+    ...form,
+    open: (blob, id) => overBucket(kind, blob, id),
+    openSilent: (blob, id) => overBucket(kind, blob, id, [{ silent: true }]),
+  });
+  blobBackendSuite(`a bucket of ${kind} that is busy once and cuts an answer`, {
+    ...form,
+    open: (blob, id) => overBucket(kind, blob, id, [{ status: 503 }, { cutAfterBytes: 100 }]),
+  });
+}
 
 async function overFolder(blob: Uint8Array, id: string, wrap: (inner: BlobBackend) => BlobBackend): Promise<OpenedBackend> {
   const folder = await mkdtemp(join(tmpdir(), "blob-backends-"));

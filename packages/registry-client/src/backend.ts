@@ -204,7 +204,7 @@ function withTls(mirror: HostConfig, origin: HostConfig): HostConfig {
 }
 
 /** What nydusd tells a Dragonfly agent that works as its proxy. */
-function dragonfly(priority: Priority): Readonly<Record<string, string>> {
+export function dragonfly(priority: Priority): Readonly<Record<string, string>> {
   return { "x-dragonfly-use-p2p": "true", "x-dragonfly-prefetch": "true", "x-dragonfly-priority": priority === "demand" ? "6" : "3" };
 }
 

@@ -1,6 +1,9 @@
 import { RegistryError } from "./errors.ts";
 import type { Answer } from "./http/transport.ts";
-import { SKIP_BYTES_MAX } from "./limits.ts";
+import type { Exchange } from "./exchange.ts";
+import type { Deadline } from "./http/deadline.ts";
+import { READ_BYTES_MAX, SKIP_BYTES_MAX } from "./limits.ts";
+import type { Requester } from "./requester.ts";
 
 export interface Range {
   readonly offset: number;
@@ -17,6 +20,41 @@ export interface Landing {
 
 export function rangeHeader(range: Range): string {
   return `bytes=${range.offset}-${range.offset + range.length - 1}`;
+}
+
+/**
+ * Reads exactly `range` of what the exchange's path names. The bytes are not verified: a part has no digest here.
+ *
+ * @param range  at most READ_BYTES_MAX
+ * @throws RegistryError REGISTRY_RANGE (past the end, or a server that does not do ranges), REGISTRY_DEADLINE …
+ */
+export async function readRange(
+  requester: Requester,
+  exchange: Omit<Exchange, "method">,
+  range: Range,
+  deadline: Deadline,
+  landing: Landing,
+): Promise<Uint8Array> {
+  const { what } = exchange;
+  const isSize = (value: number): boolean => Number.isSafeInteger(value) && value >= 0;
+  if (!isSize(range.offset) || !isSize(range.length) || range.length > READ_BYTES_MAX)
+    throw new RegistryError("REGISTRY_RANGE", `${what}: the range must be at most ${READ_BYTES_MAX} bytes`);
+  if (range.length === 0) return new Uint8Array(0);
+  // Answers may run side by side, and what an answer that failed has shown of its bytes stays as it is.
+  let { into } = landing;
+  const next = (): Landing => {
+    const { onPart } = landing;
+    const taken = { ...(into === undefined ? {} : { into }), ...(onPart === undefined ? {} : { onPart }) };
+    into = undefined;
+    return taken;
+  };
+  const headers = {
+    ...exchange.headers,
+    range: rangeHeader(range),
+    accept: "application/octet-stream, */*",
+    "accept-encoding": "identity",
+  };
+  return await requester.perform({ ...exchange, method: "GET", headers }, deadline, (answer) => collectRange(answer, range, what, next()));
 }
 
 /**

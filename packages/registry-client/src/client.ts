@@ -1,5 +1,5 @@
 import { type HostConfig, isLoopback, originHost } from "@nydus-ts/mirror-config";
-import { collectRange, type Landing, type Range, rangeHeader } from "./blob-read.ts";
+import { type Landing, type Range, rangeHeader, readRange } from "./blob-read.ts";
 import { type BlobStreamOptions, streamBlob } from "./blob-stream.ts";
 import type { Credentials } from "./credentials/credentials.ts";
 import { type Descriptor, MANIFEST_ACCEPT } from "./descriptor.ts";
@@ -11,7 +11,7 @@ import type { Priority } from "./http/gate.ts";
 import type { ProxyOptions } from "./http/proxy.ts";
 import type { HostTraffic } from "./http/traffic.ts";
 import type { Answer } from "./http/transport.ts";
-import { ANSWER_BYTES_MAX, MANIFEST_BYTES_MAX, READ_BYTES_MAX } from "./limits.ts";
+import { ANSWER_BYTES_MAX, MANIFEST_BYTES_MAX } from "./limits.ts";
 import { mountBlob, type PushBlobOptions, type PushSource, pushBlob } from "./push/push-blob.ts";
 import { checkDigest, serverOf } from "./reference.ts";
 import { Requester } from "./requester.ts";
@@ -220,40 +220,17 @@ export class RegistryClient {
    * @throws RegistryError REGISTRY_RANGE (past the end, or a server that does not do ranges), REGISTRY_DEADLINE …
    */
   async readRange(repository: string, digest: string, range: Range, options: CallOptions & Landing): Promise<Uint8Array> {
-    const what = `reading ${rangeHeader(range)} of blob ${this.host}/${repository}@${checkDigest(digest)}`;
-    if (
-      !Number.isSafeInteger(range.offset) ||
-      range.offset < 0 ||
-      !Number.isSafeInteger(range.length) ||
-      range.length < 0 ||
-      range.length > READ_BYTES_MAX
-    ) {
-      throw new RegistryError("REGISTRY_RANGE", `${what}: the range must be at most ${READ_BYTES_MAX} bytes`);
-    }
-    if (range.length === 0) return new Uint8Array(0);
+    const exchange = {
+      ...common(options),
+      what: `reading ${rangeHeader(range)} of blob ${this.host}/${repository}@${checkDigest(digest)}`,
+      path: `/${repository}/blobs/${digest}`,
+      ...(options.headers === undefined ? {} : { headers: options.headers }),
+      scopes: [`repository:${repository}:pull`],
+      capability: "pull",
+      redirectKey: `${repository} ${digest}`,
+    } as const;
     using deadline = new Deadline(options.deadlineMs, options.signal);
-    // Answers may run side by side, and what an answer that failed has shown of its bytes stays as it is.
-    let { into } = options;
-    const landing = (): Landing => {
-      const { onPart } = options;
-      const taken = { ...(into === undefined ? {} : { into }), ...(onPart === undefined ? {} : { onPart }) };
-      into = undefined;
-      return taken;
-    };
-    return await this.requester.perform(
-      {
-        ...common(options),
-        what,
-        method: "GET",
-        path: `/${repository}/blobs/${digest}`,
-        headers: { ...options.headers, range: rangeHeader(range), accept: "application/octet-stream, */*", "accept-encoding": "identity" },
-        scopes: [`repository:${repository}:pull`],
-        capability: "pull",
-        redirectKey: `${repository} ${digest}`,
-      },
-      deadline,
-      (answer) => collectRange(answer, range, what, landing()),
-    );
+    return await readRange(this.requester, exchange, range, deadline, options);
   }
 
   /**

@@ -8,6 +8,7 @@ import type { Priority } from "./http/gate.ts";
 import type { TlsOptions } from "./http/tls.ts";
 import type { Answer, Transport, WireRequest } from "./http/transport.ts";
 import { ERROR_BODY_BYTES_MAX, MIRROR_CONNECT_TIMEOUT_MS } from "./limits.ts";
+import type { RequestSigner } from "./request-signer.ts";
 
 /** A request before it is known which host gets it. */
 export interface EndpointRequest {
@@ -36,6 +37,14 @@ export interface EndpointOptions {
   readonly credentials: () => Credentials;
   /** Token realms the registry itself names; a mirror's realm must be among them to be given the registry's password. */
   readonly trustedRealms: (deadline: Deadline) => Promise<ReadonlySet<string>>;
+  /** Signs every request, in place of what a registry asks for. */
+  readonly signing?: HostSigning;
+}
+
+/** Requests are signed as the origin gets them; a mirror passes them on, so it is told the origin's name. */
+export interface HostSigning {
+  readonly signer: RequestSigner | undefined;
+  readonly origin: Pick<HostConfig, "scheme" | "host">;
 }
 
 /** One host of a registry: its URL, headers, TLS and how it wants to be authorised. */
@@ -65,15 +74,17 @@ export class Endpoint {
 
   /** Sends with what is known of authorisation, and answers one challenge. A second 401 is returned as it is. */
   async send(request: EndpointRequest, deadline: Deadline, signal: AbortSignal, attempt: number): Promise<Answer> {
+    const { signing } = this.#options;
+    if (signing !== undefined) return this.#exchange(request, await this.#signed(request, signing), signal, attempt);
     const known = await this.#knownHeader(request.scopes, deadline);
-    let answer = await this.#exchange(request, known, signal, attempt);
+    let answer = await this.#exchange(request, authorized(known), signal, attempt);
     if (answer.status !== 401) return answer;
     answer = await settled(answer);
     let challenges = parseChallenges(answer.headerValues("www-authenticate"));
     if (challenges.length === 0 && known !== undefined) {
       // Some servers explain themselves only to those who come without a header.
       await answer.discard();
-      answer = await this.#exchange(request, undefined, signal, attempt);
+      answer = await this.#exchange(request, {}, signal, attempt);
       if (answer.status !== 401) return answer;
       answer = await settled(answer);
       challenges = parseChallenges(answer.headerValues("www-authenticate"));
@@ -81,10 +92,23 @@ export class Endpoint {
     const header = await this.#answerChallenges(challenges, request.scopes, known, answer, deadline);
     if (header === undefined) return answer;
     await answer.discard();
-    return this.#exchange(request, header, signal, attempt);
+    return this.#exchange(request, authorized(header), signal, attempt);
   }
 
-  async #exchange(request: EndpointRequest, authorization: string | undefined, signal: AbortSignal, attempt: number): Promise<Answer> {
+  async #signed(request: EndpointRequest, { signer, origin }: HostSigning): Promise<Readonly<Record<string, string>>> {
+    const url = this.urlOf(request.path);
+    const atOrigin = new URL(url.pathname + url.search, `${origin.scheme}://${origin.host}`);
+    const host = atOrigin.host === url.host ? {} : { host: atOrigin.host };
+    if (signer === undefined) return host;
+    return { ...host, ...(await signer.sign({ method: request.method, url: atOrigin, headers: request.headers ?? {} })) };
+  }
+
+  async #exchange(
+    request: EndpointRequest,
+    authorization: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+    attempt: number,
+  ): Promise<Answer> {
     const wire = (): WireRequest => {
       const body = request.body?.();
       if (request.body !== undefined && body === undefined) {
@@ -97,7 +121,7 @@ export class Endpoint {
         url: this.urlOf(request.path),
         headers: {
           "user-agent": "nydus-ts",
-          ...(authorization === undefined ? {} : { authorization }),
+          ...authorization,
           ...request.headers,
           ...this.config.headers,
         },
@@ -256,6 +280,9 @@ async function settled(answer: Answer): Promise<Answer> {
     discard: async () => undefined,
   };
 }
+
+const authorized = (authorization: string | undefined): Readonly<Record<string, string>> =>
+  authorization === undefined ? {} : { authorization };
 
 function connectTimeout(config: HostConfig): { connectTimeoutMs?: number } {
   const ms = config.connectTimeoutMs ?? (config.kind === "mirror" ? MIRROR_CONNECT_TIMEOUT_MS : undefined);

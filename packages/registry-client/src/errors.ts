@@ -78,6 +78,15 @@ export function withoutSecrets(url: URL | string): string {
 
 const PLAIN_QUERY = new Set(["digest", "mount", "from", "ns", "n", "last", "artifactType", "service", "scope"]);
 
+/** The text of the first element of this name, in XML as object stores write it: no attributes, no CDATA. */
+export function xmlText(xml: string, tag: string): string | undefined {
+  const found = new RegExp(`<${tag}>([^<]*)</${tag}>`).exec(xml)?.[1];
+  const entities: Record<string, string> = { lt: "<", gt: ">", quot: '"', apos: "'", amp: "&" };
+  return found?.replace(/&(?:(lt|gt|quot|apos|amp)|#(\d{1,6})|#x([0-9a-fA-F]{1,5}));/g, (_, name, decimal, hex) =>
+    name !== undefined ? entities[name]! : String.fromCodePoint(Math.min(0x10ffff, decimal ? Number(decimal) : Number.parseInt(hex, 16))),
+  );
+}
+
 /** A registry's own words from an error answer, one line, at most 300 characters, without what looks like a secret. */
 export function serverWords(body: string): string {
   let text = body;
@@ -91,8 +100,8 @@ export function serverWords(body: string): string {
         .join("; ");
     }
   } catch {
-    // Not JSON: some proxies answer HTML.
-    if (/^\s*</.test(body)) text = "";
+    // Not JSON. Object stores answer XML, with what was signed beside these two; some proxies answer HTML.
+    if (/^\s*</.test(body)) text = ["Code", "Message"].flatMap((tag) => xmlText(body, tag) ?? []).join(" ");
   }
   return text
     .replace(/[\x00-\x1f\x7f]+/g, " ")

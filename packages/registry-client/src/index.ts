@@ -25,11 +25,22 @@ export { LayoutImage } from "./images/layout-image.ts";
 export { type OpenImageOptions, openImageSource, openImageTarget } from "./images/open.ts";
 export { RegistryImage, type RegistryImageOptions } from "./images/registry-image.ts";
 export {
+  type NydusdConnection,
+  type NydusdPlace,
   type NydusdProxy,
   type NydusdRegistry,
-  type NydusdRegistryPlace,
   nydusdCredentials,
   nydusdRegistryOptions,
 } from "./nydusd-registry.ts";
+export { type ObjectStoreBackend, type ObjectStoreBackendOptions, objectStoreBackend } from "./object-store/backend.ts";
+export {
+  type NydusdHttpProxy,
+  type NydusdObjectStore,
+  nydusdHttpProxyOptions,
+  nydusdObjectStoreOptions,
+} from "./object-store/nydusd-object-store.ts";
+export { ObjectStore, type ObjectStoreOptions } from "./object-store/object-store.ts";
+export type { ObjectStoreAddress } from "./object-store/place.ts";
+export type { ObjectSource, PutOptions } from "./object-store/upload.ts";
 export type { PushBlobOptions, PushSource } from "./push/push-blob.ts";
 export { parseReference, type Reference, serverOf } from "./reference.ts";

@@ -86,3 +86,11 @@ export const HELPER_OUTPUT_BYTES_MAX = 1024 * 1024;
 
 /** Bytes of one piece of a chunked upload, kept in memory to be sent again. */
 export const UPLOAD_PIECE_BYTES = 8 * 1024 * 1024;
+
+/**
+ * Objects up to this size go to an object store in one PUT, larger ones in parts of it. Several parts are in memory until the store has them:
+ * 64 MiB. Stores take parts of 5 MiB to 5 GiB, and 10000 of one object: beyond 156 GiB parts are larger.
+ */
+export const OBJECT_PART_BYTES = 16 * 1024 * 1024;
+export const OBJECT_PARTS_AT_ONCE = 4;
+export const OBJECT_PARTS_MAX = 10_000;

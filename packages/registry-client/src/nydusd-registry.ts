@@ -7,7 +7,7 @@ import type { ProxyOptions } from "./http/proxy.ts";
  * The registry table of nydusd's configuration, in its spelling; times in seconds. Only host and repo are needed: what is left out is as
  * nydusd has it, so whoever reads only some keys of it reaches the same hosts. Source: spec/nydusd.md 3.3.9, 3.5.2
  */
-export interface NydusdRegistry {
+export interface NydusdRegistry extends NydusdConnection {
   readonly host: string;
   readonly repo: string;
   readonly scheme?: "http" | "https" | undefined;
@@ -15,14 +15,18 @@ export interface NydusdRegistry {
   readonly auth?: string | undefined;
   readonly registry_token?: string | null | undefined;
   readonly hosts_dirs?: readonly string[] | undefined;
+  readonly blob_url_scheme?: string | undefined;
+  readonly blob_redirected_host?: string | undefined;
+}
+
+/** What the tables of all back ends that are reached over HTTP have. Source: spec/nydusd.md 3.3.3 */
+export interface NydusdConnection {
   readonly mirrors?: unknown;
   readonly skip_verify?: boolean | undefined;
   readonly ca_cert_files?: readonly string[] | undefined;
   readonly timeout?: number | undefined;
   readonly connect_timeout?: number | undefined;
   readonly retry_limit?: number | undefined;
-  readonly blob_url_scheme?: string | undefined;
-  readonly blob_redirected_host?: string | undefined;
   readonly proxy?: NydusdProxy | undefined;
 }
 
@@ -36,7 +40,7 @@ export interface NydusdProxy {
 }
 
 /** How the text that holds the table calls it, for messages. */
-export interface NydusdRegistryPlace {
+export interface NydusdPlace {
   /** Such as "the daemon's configuration". */
   readonly file: string;
   /** Of the table: backend.registry. */
@@ -48,8 +52,8 @@ export interface NydusdRegistryPlace {
  *
  * @throws MirrorConfigError (mirrors), RegistryError REGISTRY_CONFIG (auth)
  */
-export function nydusdRegistryOptions(config: NydusdRegistry, place: NydusdRegistryPlace): RegistryBackendOptions {
-  const { proxy, scheme } = config;
+export function nydusdRegistryOptions(config: NydusdRegistry, place: NydusdPlace): RegistryBackendOptions {
+  const { scheme } = config;
   return {
     host: config.host,
     repository: config.repo,
@@ -57,14 +61,22 @@ export function nydusdRegistryOptions(config: NydusdRegistry, place: NydusdRegis
     credentials: nydusdCredentials(config, place.file),
     mirrors: parseMirrors(config.mirrors, { file: place.file, key: `${place.key}.mirrors` }),
     hostsDirs: config.hosts_dirs ?? [],
+    ...nydusdConnectionOptions(config),
+    blobUrlScheme: config.blob_url_scheme ?? "",
+    blobRedirectedHost: config.blob_redirected_host ?? "",
+  };
+}
+
+/** Times become milliseconds; `mirrors` are left to whoever knows what a host of theirs serves. */
+export function nydusdConnectionOptions(config: NydusdConnection) {
+  const { proxy } = config;
+  return {
     ...(proxy === undefined || proxy.url === "" ? {} : { proxy: proxyOf(proxy) }),
     caFiles: config.ca_cert_files ?? [],
     skipVerify: config.skip_verify ?? false,
     timeoutMs: secondsToMs(config.timeout ?? 0),
     connectTimeoutMs: secondsToMs(config.connect_timeout ?? 0),
     retryLimit: config.retry_limit ?? 0,
-    blobUrlScheme: config.blob_url_scheme ?? "",
-    blobRedirectedHost: config.blob_redirected_host ?? "",
   };
 }
 

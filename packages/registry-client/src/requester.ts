@@ -1,14 +1,14 @@
 import { type Host, type HostConfig, type HostHealth, HostSet, hostUrl } from "@nydus-ts/mirror-config";
 import { TokenService } from "./auth/token-service.ts";
 import { anonymous, type Credentials } from "./credentials/credentials.ts";
-import { Endpoint } from "./endpoint.ts";
+import { Endpoint, type HostSigning } from "./endpoint.ts";
 import { RegistryError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Deadline } from "./http/deadline.ts";
 import { type Answer, Transport, type TransportOptions } from "./http/transport.ts";
 import { HEDGE_MAX_MS, HEDGE_MIN_MS, REDIRECTS_MAX, RETRY_BASE_MS, RETRY_LIMIT_DEFAULT, RETRY_MAX_MS } from "./limits.ts";
 import { RedirectCache } from "./redirects.ts";
-import { statusError } from "./status.ts";
+import { type StatusHints, statusError } from "./status.ts";
 
 export interface RequesterOptions extends TransportOptions {
   /** The registry's name; credentials are kept under it. */
@@ -20,6 +20,10 @@ export interface RequesterOptions extends TransportOptions {
   readonly retryLimit?: number;
   /** Rewrites a redirect's target (nydusd's `blob_url_scheme`, `blob_redirected_host`). */
   readonly rewriteRedirect?: (target: URL) => URL;
+  /** For object stores, which want no tokens. */
+  readonly signing?: HostSigning;
+  /** What a person can do about a status, in place of what is said of registries. */
+  readonly hints?: StatusHints;
   readonly random?: () => number;
   readonly now?: () => number;
 }
@@ -101,7 +105,7 @@ export class Requester {
 
   /** The error an answer stands for, as `perform` would throw it. */
   statusError(answer: Answer, exchange: Pick<Exchange, "what" | "method">): Promise<RegistryError> {
-    return statusError(answer, exchange, this.#credentials.source, this.transport);
+    return statusError(answer, exchange, this.#credentials.source, this.transport, this.#options.hints);
   }
 
   /** Ends everything that runs; closing twice is harmless. */
@@ -230,8 +234,7 @@ export class Requester {
     onHeader();
     let kept = false;
     try {
-      if (answer.status >= 300 && !exchange.accept?.includes(answer.status))
-        throw await statusError(answer, exchange, this.#credentials.source, this.transport);
+      if (answer.status >= 300 && !exchange.accept?.includes(answer.status)) throw await this.statusError(answer, exchange);
       const value = await use(answer, endpoint);
       kept = exchange.keepOpen === true;
       return value;
@@ -314,6 +317,7 @@ export class Requester {
         tokens: this.tokens,
         credentials: () => this.#credentials,
         trustedRealms: (deadline) => this.#originRealms(deadline),
+        ...(this.#options.signing === undefined ? {} : { signing: this.#options.signing }),
       });
       this.#endpoints.set(key, endpoint);
     }

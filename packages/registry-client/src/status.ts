@@ -4,18 +4,29 @@ import type { Exchange } from "./exchange.ts";
 import type { Answer, Transport } from "./http/transport.ts";
 import { ERROR_BODY_BYTES_MAX } from "./limits.ts";
 
+/** By status; a redirect that says not where counts as 300. */
+export type StatusHints = Readonly<Partial<Record<number, string>>>;
+
 /** What a status of 300 or more means: which code, whether to try again, what a person can do. */
 export async function statusError(
   answer: Answer,
   exchange: Pick<Exchange, "what" | "method">,
   credentialSource: string,
   transport: Transport,
+  hints: StatusHints = {},
 ): Promise<RegistryError> {
   const words = exchange.method === "HEAD" ? "" : serverWords(await answer.text(ERROR_BODY_BYTES_MAX).catch(() => ""));
   const what = `${exchange.what}: ${answer.url.host} answered ${answer.status}${words === "" ? "" : ` (${words})`}`;
-  const of = (code: RegistryErrorCode, retryable: boolean, hint?: string): RegistryError =>
-    new RegistryError(code, what, { request: answer.request, retryable, ...(hint === undefined ? {} : { hint }), ...retryAfter(answer) });
   const { status } = answer;
+  const of = (code: RegistryErrorCode, retryable: boolean, usual?: string): RegistryError => {
+    const hint = hints[status < 400 ? 300 : status] ?? usual;
+    return new RegistryError(code, what, {
+      request: answer.request,
+      retryable,
+      ...(hint === undefined ? {} : { hint }),
+      ...retryAfter(answer),
+    });
+  };
   if (status === 429) {
     transport.traffic.gate(answer.url).slowDown(retryAfter(answer).retryAfterMs);
     return of("REGISTRY_RATE_LIMITED", true, "the registry limits requests; log in for a higher limit, or use a mirror");

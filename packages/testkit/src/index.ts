@@ -37,6 +37,7 @@ export {
   parseListing,
 } from "./listing.ts";
 export { createNetwork, type Network, type NetworkOptions } from "./network.ts";
+export { type ObjectFault, type ObjectRequest, TestObjectStore, type TestObjectStoreOptions } from "./object-store.ts";
 export { firstOutputAt, type Program, type ProgramOptions, type RunOptions, type RunResult, run, startProgram, until } from "./process.ts";
 export { freePort, type Registry, type RegistryOptions, type RegistryRequest, startRegistry } from "./registry.ts";
 export { ownBinaries, type Snapshotter, type SnapshotterOptions, startSnapshotter } from "./snapshotter.ts";

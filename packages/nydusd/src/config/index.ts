@@ -1,3 +1,12 @@
 export { exportConfig } from "./export.ts";
 export { type ParsedConfig, parseConfig, readConfigFile } from "./parse.ts";
-export type { CacheConfig, ConfigV2, MirrorConfig, PrefetchConfig, RafsConfig, RegistryConfig } from "./schema-v2.ts";
+export type {
+  CacheConfig,
+  ConfigV2,
+  HttpProxyConfig,
+  MirrorConfig,
+  ObjectStoreConfig,
+  PrefetchConfig,
+  RafsConfig,
+  RegistryConfig,
+} from "./schema-v2.ts";

@@ -87,7 +87,7 @@ export const registrySchema = z
 export type RegistryConfig = z.output<typeof registrySchema>;
 
 const objectStore = {
-  scheme: z.string().default("https"),
+  scheme: z.enum(["http", "https"]).default("https"),
   object_prefix: z.string().default(""),
   access_key_id: z.string().default(""),
   access_key_secret: z.string().default(""),
@@ -95,7 +95,9 @@ const objectStore = {
 };
 export const ossSchema = z.strictObject({ endpoint: nonEmpty, bucket_name: nonEmpty, ...objectStore });
 export const s3Schema = z.strictObject({ endpoint: z.string(), region: nonEmpty, bucket_name: nonEmpty, ...objectStore });
+export type ObjectStoreConfig = z.output<typeof ossSchema> | z.output<typeof s3Schema>;
 export const httpProxySchema = z.strictObject({ addr: nonEmpty, path: z.string().default(""), ...connection });
+export type HttpProxyConfig = z.output<typeof httpProxySchema>;
 
 export const backendKinds = ["localfs", "localdisk", "oss", "s3", "registry", "http-proxy"] as const;
 

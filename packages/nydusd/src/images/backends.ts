@@ -105,6 +105,13 @@ export class BackendPool {
     }
   }
 
+  /** One for all images: readers of one go before prefetch of another. */
+  async #sharedTraffic(): Promise<HostTraffic> {
+    const { HostTraffic } = await import("./registry.ts");
+    this.#traffic ??= new HostTraffic({ limitReceived: (socket, bytes) => this.#limitReceived(socket, bytes) });
+    return this.#traffic;
+  }
+
   async #openKind({ backend }: ConfigV2, onWarning: (line: string) => void): Promise<Opened> {
     if (backend?.type === "localfs" && backend.localfs != null) {
       const { blob_file, dir, alt_dirs } = backend.localfs;
@@ -119,18 +126,26 @@ export class BackendPool {
       return { inner, setAuth };
     }
     if (backend?.type === "registry" && backend.registry != null) {
-      const { HostTraffic, openRegistry } = await import("./registry.ts");
-      this.#traffic ??= new HostTraffic({ limitReceived: (socket, bytes) => this.#limitReceived(socket, bytes) });
-      return openRegistry(backend.registry, this.#traffic, onWarning);
+      const { openRegistry } = await import("./registry.ts");
+      return openRegistry(backend.registry, await this.#sharedTraffic(), onWarning);
     }
-    const known = "localfs and registry work";
+    if ((backend?.type === "oss" || backend?.type === "s3") && backend[backend.type] != null) {
+      const { openObjectStore } = await import("./registry.ts");
+      return openObjectStore(backend.type, backend[backend.type]!, await this.#sharedTraffic());
+    }
+    if (backend?.type === "http-proxy" && backend["http-proxy"] != null) {
+      const { openHttpProxy } = await import("./registry.ts");
+      return openHttpProxy(backend["http-proxy"], await this.#sharedTraffic());
+    }
+    const known = "localfs, registry, oss, s3 and http-proxy work";
     throw new NydusdError("UNSUPPORTED", `backend.type ${JSON.stringify(backend?.type)} is not built in this version; ${known}`);
   }
 }
 
 /** How long a read waits for absent data: a request and its retries over all hosts. 0 in the configuration means no limit there; here it is the default. */
 export function readDeadlineMs(config: ConfigV2): number {
-  const table = config.backend?.registry;
+  const { backend } = config;
+  const table = backend?.type === "localfs" || backend?.type === "localdisk" ? undefined : backend?.[backend.type];
   if (table == null || table.timeout === 0) return readDeadlineDefaultMs;
   return Math.min(300_000, table.timeout * 1000 * (1 + Math.max(2, table.retry_limit)));
 }

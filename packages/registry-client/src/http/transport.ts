@@ -22,6 +22,8 @@ export interface TransportOptions {
   readonly idleTimeoutMs?: number;
   readonly proxy?: ProxyOptions;
   readonly requestsPerHostMax?: number;
+  /** All connections go to this unix socket, whatever the URL says. */
+  readonly socketPath?: string;
   /** Shared with other clients; default one of its own. */
   readonly traffic?: HostTraffic;
 }
@@ -167,7 +169,8 @@ export class Transport {
     let dispatcher = this.#dispatchers.get(key);
     if (dispatcher === undefined) {
       const security = tls === undefined ? {} : { secureContext: secureContext(tls), rejectUnauthorized: !tls.skipVerify };
-      const connect = { ...security, timeout: timeoutMs, allowH2: false };
+      const { socketPath } = this.#options;
+      const connect = { ...security, timeout: timeoutMs, allowH2: false, ...(socketPath === undefined ? {} : { socketPath }) };
       const common = {
         connections: this.#options.requestsPerHostMax ?? REQUESTS_PER_HOST_MAX,
         pipelining: 1,
