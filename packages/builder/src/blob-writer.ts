@@ -27,7 +27,7 @@ import { type Compressor, compressHere, compressorNumbers, type Digester, digest
 import type { CompressPool } from "./compress-pool.ts";
 import { type BlobKey, encryptItem } from "./encryption.ts";
 import { BuilderError } from "./errors.ts";
-import { chunksPerBlobMax, chunksPerBufferMax } from "./limits.ts";
+import { chunksPerBlobMax, chunksPerBufferMax, packSlackBytes } from "./limits.ts";
 import { digestBytes, type Packed, type PackJob } from "./pack.ts";
 import { type ChunkSlot, roomForChunks } from "./sources/chunk-sink.ts";
 
@@ -154,7 +154,7 @@ export class BlobWriter implements DataWriter, AsyncDisposable {
       filling &&
       (filling.job.files !== undefined) === fromFiles &&
       filling.slots.length < chunksPerBufferMax &&
-      filling.end + bytes <= filling.job.buffer.byteLength;
+      filling.end + bytes <= filling.job.buffer.byteLength - packSlackBytes;
     return fits ? filling : undefined;
   }
 

@@ -9,7 +9,7 @@ import { availableParallelism } from "node:os";
 import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
 import { BuilderError } from "./errors.ts";
-import { bytesInFlightMax, compressThreadsMax, jobsPerThreadMax, packBufferBytesMin, threadStartBytes } from "./limits.ts";
+import { bytesInFlightMax, compressThreadsMax, jobsPerThreadMax, packBufferBytesMin, packSlackBytes, threadStartBytes } from "./limits.ts";
 import { type Packed, type PackJob, packHere, type ReadFailure } from "./pack.ts";
 
 interface Task {
@@ -75,9 +75,9 @@ export class CompressPool implements AsyncDisposable {
     this.#threadCount = Math.min(threads, compressThreadsMax);
   }
 
-  /** A buffer for at least `bytes` bytes, once there is room for it: those who wait get theirs in order of arrival. Its content is whatever was there. */
+  /** A buffer for at least `bytes` bytes and `packSlackBytes` behind them, once there is room for it: those who wait get theirs in order of arrival. Its content is whatever was there. */
   async takeBuffer(bytes: number): Promise<SharedArrayBuffer> {
-    const size = Math.max(packBufferBytesMin, 2 ** Math.ceil(Math.log2(bytes)));
+    const size = Math.max(packBufferBytesMin, 2 ** Math.ceil(Math.log2(bytes))) + packSlackBytes;
     if (this.#waiting.length > 0 || !this.#hasRoom(size)) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     while (!this.#hasRoom(size)) await new Promise<void>((resolve) => this.#waiting.unshift(resolve));
     this.#buffersOut++;

@@ -21,6 +21,9 @@ export const bytesInFlightMax = 8 * 1024 * 1024;
 /** Bytes of a buffer that chunks are packed in: small files share one, so that they do not cost a message each. At least a chunk fits in. */
 export const packBufferBytesMin = 1024 * 1024;
 
+/** Bytes behind what a buffer takes: encoders ask for room for the worst, which for a chunk of 16 MiB is 65,809 bytes more than it has. */
+export const packSlackBytes = 68 * 1024;
+
 /** Chunks in one buffer, for builds of tiny files: so much is lost in a failure, and so long a thread is busy. */
 export const chunksPerBufferMax = 256;
 

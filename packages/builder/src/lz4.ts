@@ -1,5 +1,4 @@
-import { createRequire } from "node:module";
-import koffi from "koffi";
+import { onDemand } from "./on-demand.ts";
 
 /** Bytes of the source, the target, and their lengths. Returns the bytes written; 0: it failed. */
 type Compress = (source: Uint8Array, target: Uint8Array, sourceBytes: number, targetBytes: number) => number;
@@ -11,7 +10,7 @@ const keptBytesMax = 17 * 1024 * 1024;
 const inputBytesMax = 0x7e000000;
 
 let compress: Compress | undefined;
-let target: Buffer = Buffer.alloc(0);
+let kept: Buffer = Buffer.alloc(0);
 
 /** Largest output for `size` bytes. Source: LZ4_COMPRESSBOUND in lz4.h */
 function lz4Bound(size: number): number {
@@ -19,23 +18,29 @@ function lz4Bound(size: number): number {
 }
 
 /**
- * One raw block of the reference library at its default acceleration. What is returned is valid until the next call in this thread.
+ * One raw block of the reference library at its default acceleration. It is put where `target` starts if that has room for the worst;
+ * otherwise what is returned is valid until the next call in this thread.
  *
- * The library is inside a compiled module of lmdb, called past that: 1.4 ms for 1 MiB of a root file system where lz4_flex (lz4-napi) takes
- * 3.9, nothing is left for the garbage collector, and the bytes are the original's.
+ * The library is inside a compiled module of lmdb, called past that: nothing is left for the garbage collector, and the bytes are the
+ * original's.
  */
-export function compressLz4(data: Uint8Array): Uint8Array {
+export function compressLz4(data: Uint8Array, target?: Uint8Array): Uint8Array {
   if (data.length > inputBytesMax) throw new Error(`lz4: ${data.length} bytes are more than a block can hold`);
   compress ??= loadLibrary();
-  const bound = lz4Bound(data.length);
-  const output = target.length >= bound ? target : Buffer.allocUnsafeSlow(bound);
-  if (output.length <= keptBytesMax) target = output;
+  const output = roomFor(lz4Bound(data.length), target);
   const bytes = compress(data, output, data.length, output.length);
   if (bytes <= 0) throw new Error(`lz4: a block of ${data.length} bytes could not be compressed`);
   return output.subarray(0, bytes);
 }
 
+function roomFor(bound: number, target: Uint8Array | undefined): Uint8Array {
+  if (target && target.length >= bound) return target;
+  const output = kept.length >= bound ? kept : Buffer.allocUnsafeSlow(bound);
+  if (output.length <= keptBytesMax) kept = output;
+  return output;
+}
+
 function loadLibrary(): Compress {
-  const file = createRequire(import.meta.url).resolve(`@lmdb/lmdb-linux-${process.arch}/node.napi.glibc.node`);
-  return koffi.load(file).func("int LZ4_compress_default(const void *source, void *target, int sourceBytes, int targetBytes)");
+  const library = onDemand.koffi.load(onDemand.resolve(`@lmdb/lmdb-linux-${process.arch}/node.napi.glibc.node`));
+  return library.func("int LZ4_compress_default(const void *source, void *target, int sourceBytes, int targetBytes)");
 }

@@ -57,7 +57,10 @@ export function packHere(job: PackJob): Packed | ReadFailure {
   let storedEnd = 0;
   for (let i = 0; i < count; i++) {
     const length = lengths[i];
-    const data = bytes.subarray(start, start + length);
+    const used = plain?.[i] ? "none" : compressor;
+    // What is read to be compressed need not be in shared memory, so the compressor's output has no other way to go than into its place.
+    const place = files ? storedEnd : start;
+    const data = files && used !== "none" ? scratchFor(length) : bytes.subarray(place, place + length);
     if (files) {
       const failure = reader.read(data, files.paths[i], files.offsets[i]);
       if (failure) return failure;
@@ -67,11 +70,19 @@ export function packHere(job: PackJob): Packed | ReadFailure {
       packed.checksums[i] = crc32c(data);
     }
     // Back to back, so that neighbours are hashed and written in one piece.
-    packed.storedLengths[i] = compressTo(bytes.subarray(storedEnd), data, plain?.[i] ? "none" : compressor, refuses);
+    packed.storedLengths[i] = compressTo(bytes.subarray(storedEnd), data, used, refuses);
     storedEnd += packed.storedLengths[i];
     start += length;
   }
   return packed;
+}
+
+let scratch: Buffer = Buffer.alloc(0);
+
+/** Valid until the next call in this thread. */
+function scratchFor(bytes: number): Buffer {
+  if (scratch.length < bytes) scratch = Buffer.allocUnsafeSlow(bytes);
+  return scratch.subarray(0, bytes);
 }
 
 /** Reads are synchronous: for the page cache that is faster, and this mostly runs in a thread of its own. The last file stays open. */

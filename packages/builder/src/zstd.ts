@@ -1,5 +1,4 @@
-import { zstdCompressSync } from "node:zlib";
-import koffi from "koffi";
+import { onDemand } from "./on-demand.ts";
 
 interface Library {
   readonly compress: (
@@ -24,7 +23,7 @@ const resetParameters = 2;
 const keptBytesMax = 17 * 1024 * 1024;
 
 let library: Library | undefined | "absent";
-let target: Buffer = Buffer.alloc(0);
+let kept: Buffer = Buffer.alloc(0);
 
 /** Largest output of zstd for `size` bytes. Source: ZSTD_COMPRESSBOUND in zstd.h */
 function zstdBound(size: number): number {
@@ -32,21 +31,27 @@ function zstdBound(size: number): number {
 }
 
 /**
- * One frame of level 3 with its content size, made in one shot. What is returned is valid until the next call in this thread.
+ * One frame of level 3 with its content size, made in one shot. It is put where `target` starts if that has room for the worst; otherwise
+ * what is returned is valid until the next call in this thread.
  *
  * The library is the one inside Node's own binary, called with a context and a target that are used again: 1.5 µs for 64 bytes where
  * `zlib.zstdCompressSync` takes 15, 3.4 ms for 1 MiB against 3.8, and nothing is left for the garbage collector. If the binary hides it,
  * node:zlib serves. The bytes are the same.
  */
-export function compressZstd(data: Uint8Array): Uint8Array {
+export function compressZstd(data: Uint8Array, target?: Uint8Array): Uint8Array {
   const zstd = loadLibrary();
   if (zstd === undefined) return compressByZlib(data);
-  const bound = zstdBound(data.length);
-  const output = target.length >= bound ? target : Buffer.allocUnsafeSlow(bound);
-  if (output.length <= keptBytesMax) target = output;
+  const output = roomFor(zstdBound(data.length), target);
   const result = zstd.compress(zstd.context, output, output.length, data, data.length);
   if (zstd.isError(result) !== 0) throw new Error(`zstd: ${zstd.errorName(result)}`);
   return output.subarray(0, Number(result));
+}
+
+function roomFor(bound: number, target: Uint8Array | undefined): Uint8Array {
+  if (target && target.length >= bound) return target;
+  const output = kept.length >= bound ? kept : Buffer.allocUnsafeSlow(bound);
+  if (output.length <= keptBytesMax) kept = output;
+  return output;
 }
 
 /**
@@ -54,13 +59,13 @@ export function compressZstd(data: Uint8Array): Uint8Array {
  * is another, and an image must not depend on the path its chunks took.
  */
 export function compressByZlib(data: Uint8Array): Uint8Array {
-  return zstdCompressSync(data, { chunkSize: Math.max(64, zstdBound(data.length)) });
+  return onDemand.zlib.zstdCompressSync(data, { chunkSize: Math.max(64, zstdBound(data.length)) });
 }
 
 function loadLibrary(): Library | undefined {
   if (library === undefined) {
     try {
-      const node = koffi.load(null);
+      const node = onDemand.koffi.load(null);
       const contextBytes = node.func("size_t ZSTD_estimateCCtxSize(int level)") as (level: number) => number | bigint;
       const newContext = node.func("void *ZSTD_initStaticCCtx(void *memory, size_t bytes)") as (
         memory: Uint8Array,

@@ -66,4 +66,15 @@ describe.each(["zstd", "lz4_block"] as const)("%s", (compressor) => {
       expect(memory.subarray(0, sample.length).equals(sample)).toBe(true);
     }
   });
+
+  test.each([0, 0x11000])("it gives the same in memory of its own that is %i bytes longer than the data", (slack) => {
+    for (const sample of samples()) {
+      const memory = Buffer.from(new SharedArrayBuffer(sample.length + slack));
+      const { bytes } = compressHere(sample, compressor);
+      expect(compressTo(memory, sample, compressor, () => false)).toBe(bytes.length);
+      expect(memory.subarray(0, bytes.length).equals(bytes)).toBe(true);
+      expect(compressTo(memory, sample, compressor, () => true)).toBe(sample.length);
+      expect(memory.subarray(0, sample.length).equals(sample)).toBe(true);
+    }
+  });
 });

@@ -11,6 +11,9 @@ const rawRemove = libc.func("int lremovexattr(const void *path, const void *name
 /** Bytes of one value and of one list of names: XATTR_SIZE_MAX, XATTR_LIST_MAX of include/uapi/linux/limits.h. */
 export const xattrBytesMax = 65_536;
 
+/** Bytes of a list that are asked for at first; a longer one is asked for again. */
+const listBytesFirst = 1024;
+
 /** What the kernel fills; a new one each time cost more than the calls. Results are copies. */
 const scratch = Buffer.allocUnsafeSlow(xattrBytesMax);
 
@@ -31,9 +34,15 @@ export function lsetxattr(path: PathLike, name: PathLike, value: Uint8Array): vo
 
 /** Names of the extended attributes, as bytes, in the file system's order; empty where the file system has none. @throws ErrnoError ENOENT … */
 export function llistxattr(path: PathLike): Buffer[] {
-  const size = Number(rawList(cString(path), scratch, scratch.length));
-  if (size < 0) {
-    const error = lastErrno("llistxattr", path);
+  const name = cString(path);
+  // The kernel takes memory for as much as it is offered, and most files have no names at all.
+  let size = Number(rawList(name, scratch, listBytesFirst));
+  let error = size < 0 ? lastErrno("llistxattr", path) : undefined;
+  if (error?.errno === constants.errno.ERANGE) {
+    size = Number(rawList(name, scratch, scratch.length));
+    error = size < 0 ? lastErrno("llistxattr", path) : undefined;
+  }
+  if (error) {
     if (error.errno === constants.errno.EOPNOTSUPP || error.errno === constants.errno.ENOSYS) return [];
     throw error;
   }

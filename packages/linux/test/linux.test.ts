@@ -230,6 +230,10 @@ describe("files", () => {
     expect(llistxattr(device).map(String)).toContain("trusted.test");
     expect(lgetxattr(device, "trusted.test")).toEqual(Buffer.from([0, 255]));
     expect(lgetxattr(device, "trusted.absent")).toBeUndefined();
+    // 1.6 KB of names, more than are asked for at first.
+    const long = Array.from({ length: 8 }, (_, i) => `trusted.${String(i).repeat(200)}`);
+    for (const name of long) lsetxattr(device, name, Buffer.of(1));
+    expect(llistxattr(device).map(String)).toEqual(expect.arrayContaining(["trusted.test", ...long]));
   });
 
   test("a rename that must not replace says EEXIST", () => {
