@@ -37,19 +37,22 @@ const zodInEnglish: Plugin = {
   },
 };
 
-/** undici is also a browser's fetch, WebSocket and cache (40 ms, and Node's own copy of it once more); registry-client uses its agents. */
+/**
+ * undici is also a browser's fetch, WebSocket and cache (40 ms, and Node's own copy of it once more); registry-client uses its agents.
+ * As a module with exports by name: an import of anything else fails the build, not the program.
+ */
 const undiciAgents: Plugin = {
   name: "undici's agents",
   setup(context) {
     context.onResolve({ filter: /^undici$/ }, ({ resolveDir }) => ({ path: resolveDir, namespace: "undici-agents" }));
     context.onLoad({ filter: /.*/, namespace: "undici-agents" }, ({ path }) => ({
       contents: `
-        Object.assign(require("undici/lib/dispatcher/dispatcher").prototype, require("undici/lib/api"));
-        module.exports = {
-          Agent: require("undici/lib/dispatcher/agent"),
-          ProxyAgent: require("undici/lib/dispatcher/proxy-agent"),
-          buildConnector: require("undici/lib/core/connect"),
-        };`,
+        import api from "undici/lib/api";
+        import Dispatcher from "undici/lib/dispatcher/dispatcher";
+        Object.assign(Dispatcher.prototype, api);
+        export { default as Agent } from "undici/lib/dispatcher/agent";
+        export { default as ProxyAgent } from "undici/lib/dispatcher/proxy-agent";
+        export { default as buildConnector } from "undici/lib/core/connect";`,
       resolveDir: path,
     }));
   },
