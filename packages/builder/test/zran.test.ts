@@ -4,6 +4,8 @@ import { describe, expect, test } from "vitest";
 import { BuilderError } from "../src/index.ts";
 import { ContextCutter } from "../src/zran/contexts.ts";
 import { GzipReader } from "../src/zran/gzip-reader.ts";
+import { ScriptInflater } from "../src/zran/inflate.ts";
+import { openNativeInflater } from "../src/zran/native-inflate.ts";
 import { encoders, inflateContext, mixedBytes } from "./zran-support.ts";
 
 async function* pieces(bytes: Buffer, size: number): AsyncGenerator<Uint8Array> {
@@ -34,6 +36,22 @@ describe.each(encoders)("gzip made with %s", (_name, encode) => {
     if (size < 100) return;
     expect(reader.sourceBytes).toBe(file.length);
     expect(reader.sourceDigest().equals(createHash("sha256").update(file).digest())).toBe(true);
+  });
+
+  test("the zlib of Node's binary and the decoder in JavaScript stop at the same bits, wherever they are stopped", async () => {
+    const native = new GzipReader(pieces(file, 65536), (...sizes) => openNativeInflater(...sizes)!);
+    const script = new GzipReader(pieces(file, 65536), (...sizes) => new ScriptInflater(...sizes));
+    const steps = [1, 512, 3, 70_000, 257, 258, 259, 10_000, 2];
+    for (let step = 0, position = 0; position < data.length; step++) {
+      const bytes = Math.min(steps[step % steps.length], data.length - position);
+      const [one, other] = [Buffer.alloc(bytes), Buffer.alloc(bytes)];
+      expect(await native.readInto(one)).toBe(await script.readInto(other));
+      expect(one.equals(other)).toBe(true);
+      expect([native.inPosition, native.resume]).toEqual([script.inPosition, script.resume]);
+      if (step % 20 === 0) expect(Buffer.compare(native.resumeDictionary(), script.resumeDictionary())).toBe(0);
+      position += bytes;
+    }
+    await native.close();
   });
 
   test("inflation resumes in the middle, at every border between blocks, with node:zlib alone", async () => {
@@ -74,10 +92,16 @@ describe.each(encoders)("gzip made with %s", (_name, encode) => {
   });
 });
 
-describe("a damaged gzip file", () => {
+describe.each([
+  ["the zlib of Node's binary", openNativeInflater],
+  ["the decoder in JavaScript", (...sizes: [number, number]) => new ScriptInflater(...sizes)],
+] as const)("a damaged gzip file, read by %s,", (_name, open) => {
   const small = mixedBytes(600, 3);
   const file = Buffer.concat([gzipSync(small.subarray(0, 300)), gzipSync(small.subarray(300), { level: 0 })]);
-  const read = async (bytes: Buffer) => await readAll(new GzipReader(pieces(bytes, 100)), () => 4096);
+  const read = async (bytes: Buffer) => {
+    const reader = new GzipReader(pieces(bytes, 100), (...sizes) => open(...sizes)!);
+    return await readAll(reader, () => 4096).finally(() => reader.close());
+  };
 
   test("cut at any byte is refused, except between its members", async () => {
     const border = gzipSync(small.subarray(0, 300)).length;

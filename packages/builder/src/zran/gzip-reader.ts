@@ -9,8 +9,10 @@ import { createHash, type Hash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { BuilderError } from "../errors.ts";
 import type { TarInput } from "../sources/byte-stream.ts";
-import { Inflater } from "./inflate.ts";
+import { ScriptInflater } from "./inflate.ts";
 import { inputPieceBytes, memberHeaderBytesMax, outputBytes, windowBytes } from "./limits.ts";
+import { openNativeInflater } from "./native-inflate.ts";
+import type { Inflater } from "./output-window.ts";
 
 /** A place in a gzip file from which inflation can go on, with the dictionary that it needs. */
 export interface ResumePoint {
@@ -24,6 +26,11 @@ export interface ResumePoint {
   readonly primeByte: number;
 }
 
+type OpenInflater = (inputBytes: number, outputBytes: number) => Inflater;
+
+const openAnyInflater: OpenInflater = (inputBytes, outputBytes) =>
+  openNativeInflater(inputBytes, outputBytes) ?? new ScriptInflater(inputBytes, outputBytes);
+
 const memberTrailerBytes = 8;
 const headerFlags = { crc: 2, extra: 4, name: 8, comment: 16 } as const;
 
@@ -36,7 +43,7 @@ export class GzipReader implements TarInput {
   resume: ResumePoint = { inPosition: 0, outPosition: 0, primeBits: 0, primeByte: 0 };
 
   readonly #source: AsyncIterator<Uint8Array>;
-  readonly #inflater = new Inflater(outputBytes);
+  readonly #inflater: Inflater;
   readonly #hash: Hash = createHash("sha256");
   #sourceBytes = 0;
   /** bytes of the source that came in but are not part of a piece yet */
@@ -52,9 +59,9 @@ export class GzipReader implements TarInput {
   #resumeAt = -1;
   #dictionary: Uint8Array = new Uint8Array(0);
 
-  constructor(source: AsyncIterable<Uint8Array>) {
+  constructor(source: AsyncIterable<Uint8Array>, openInflater: OpenInflater = openAnyInflater) {
     this.#source = source[Symbol.asyncIterator]();
-    this.#inflater.input = new Uint8Array(inputPieceBytes + memberHeaderBytesMax);
+    this.#inflater = openInflater(inputPieceBytes + memberHeaderBytesMax, outputBytes);
   }
 
   /** Size of the file, as far as it was read: all of it once a read came back short. */
@@ -86,6 +93,7 @@ export class GzipReader implements TarInput {
   }
 
   async close(): Promise<void> {
+    this.#inflater.close();
     await this.#source.return?.();
   }
 

@@ -1,5 +1,5 @@
 /**
- * Deflate decoder that stops at the borders of blocks and knows where in the input it stands, to the bit: what `node:zlib` does not tell.
+ * Deflate decoder, for a Node whose binary hides its zlib, that stops at the borders of blocks and knows where in the input it stands, to the bit: what `node:zlib` does not tell.
  *
  * It stops exactly where zlib's `inflate(Z_BLOCK)` stops, since the positions are recorded in images: when the output is full it still
  * consumes the next code, as far as the present piece of input reaches. Invariants: between runs less than 8 bits are held back, and they
@@ -8,10 +8,7 @@
  */
 import { BuilderError } from "../errors.ts";
 import { baseValue, distanceRootBits, endOfBlock, fixedTables, HuffmanTable, invalidCode, literalRootBits, subtable } from "./huffman.ts";
-import { windowBytes } from "./limits.ts";
-
-/** Why a run ended. `final` is the border after the last block of a stream. */
-export type Stop = "input" | "output" | "boundary" | "final";
+import { type Inflater, OutputWindow, type Stop } from "./output-window.ts";
 
 const literalMask = (1 << literalRootBits) - 1;
 const distanceMask = (1 << distanceRootBits) - 1;
@@ -23,15 +20,10 @@ const symbolBytesMax = 8;
 const longCopyBytes = 48;
 const fixed = fixedTables();
 
-export class Inflater {
-  /** input that is decoded: bytes [at, end) */
-  input: Uint8Array = new Uint8Array(0);
+export class ScriptInflater extends OutputWindow implements Inflater {
+  readonly input: Uint8Array;
   at = 0;
   end = 0;
-  readonly window: Uint8Array;
-  /** where the next byte of output goes */
-  out = 0;
-  /** the code after the last byte of output does not end in this piece of input, all of which zlib would have taken up */
   starved = false;
 
   #hold = 0;
@@ -43,8 +35,6 @@ export class Inflater {
   #pendingLength = 0;
   #pendingDistance = 0;
   #pendingLiteral = 0;
-  /** first byte of `window` that a match may reach */
-  #history = 0;
   #literals = fixed.literals;
   #distances = fixed.distances;
   readonly #ownLiterals = new HuffmanTable("literal");
@@ -52,43 +42,23 @@ export class Inflater {
   readonly #codeLengths = new HuffmanTable("codeLength");
   readonly #lengths = new Uint8Array(320);
 
-  constructor(outputBytes: number) {
-    this.window = new Uint8Array(windowBytes + outputBytes);
+  constructor(inputBytes: number, outputBytes: number) {
+    super(outputBytes);
+    this.input = new Uint8Array(inputBytes);
   }
 
-  /** Bits of the byte before `at` that were not used yet. */
   get unusedBits(): number {
     return this.#bits;
   }
 
-  /** Output of this stream that a match may reach, at most 32 KiB, before `position` in the window. */
-  historyBefore(position: number): Uint8Array {
-    return this.window.subarray(Math.max(this.#history, position - windowBytes), position);
-  }
-
-  /** Begins a new stream at `at`, which must be at a byte border. */
   restart(): void {
     this.#state = "header";
     this.#isFinal = false;
     this.#bits = 0;
     this.#hold = 0;
-    this.#history = this.out;
+    this.history = this.out;
   }
 
-  /** Moves the last 32 KiB of output to the front of the window, so that there is room again. Returns by how much. */
-  slide(): number {
-    const by = Math.max(0, this.out - windowBytes);
-    this.window.copyWithin(0, by, this.out);
-    this.out -= by;
-    this.#history = Math.max(0, this.#history - by);
-    return by;
-  }
-
-  /**
-   * Decodes until `out` reaches `limit`, a block ends, or the input does; in that case the bytes from `at` on must come again with more
-   * behind them.
-   * @throws BuilderError BUILD_TAR
-   */
   run(limit: number): Stop {
     this.starved = false;
     if (this.#state === "header") {
@@ -103,6 +73,8 @@ export class Inflater {
     if (this.#storedLeft === 0) return this.#endBlock();
     return this.out === limit ? "output" : "input";
   }
+
+  close(): void {}
 
   #endBlock(): Stop {
     this.#state = "header";
@@ -204,7 +176,7 @@ export class Inflater {
   /** Decodes while neither input nor output can run out within a code. True at the end of the block. */
   #fastCodes(limit: number): boolean {
     const { input, window } = this;
-    const history = this.#history;
+    const history = this.history;
     const literals = this.#literals.entries;
     const distances = this.#distances.entries;
     const lastAt = this.end - symbolBytesMax;
@@ -295,7 +267,7 @@ export class Inflater {
       if (far >= invalidCode) throw damaged("a distance code that no symbol has");
       const distance = ((far >>> 8) & 0xffff) + bits.take((far >>> 4) & 15);
       if (bits.isShort) return this.#shortOf(limit);
-      if (distance > this.out - this.#history) throw damaged("a match reaches back before the start of the stream");
+      if (distance > this.out - this.history) throw damaged("a match reaches back before the start of the stream");
       this.#pendingDistance = distance;
       this.#pendingLength = length;
     }
