@@ -133,7 +133,7 @@ async function readTarfs(bytes: Uint8Array): Promise<void> {
 /** As `targz-ref` reads a layer, with a context cut for every chunk. */
 async function readGzip(bytes: Uint8Array): Promise<void> {
   const input = new GzipReader(pieces(bytes));
-  const cutter = new ContextCutter(input);
+  const cutter = new ContextCutter(input, () => {});
   await build(input, cutter);
 }
 

@@ -1,4 +1,5 @@
 /** What stands behind the chunks of a blob: chunk info and its header, digests, an inlined bootstrap, the table of contents. Source: spec/nydus-image.md, section 8 */
+import { createHash } from "node:crypto";
 import { sectionNames, tocFlags } from "@nydus-ts/rafs-format";
 import {
   type BlobEntry,
@@ -24,7 +25,14 @@ export interface ChunkInfo {
   /** in index order */
   chunks: readonly StoredChunk[];
   /** where contexts lie behind the records, for blobs that have some */
-  contexts?: ContextArea;
+  contexts?: ContextArea | undefined;
+}
+
+/** Bytes that are in a file. */
+export interface InfoFile {
+  readonly size: number;
+  /** of the first `size` bytes; each is valid until the next is asked for */
+  pieces(size: number): Iterable<Uint8Array>;
 }
 
 export interface TailOptions {
@@ -69,18 +77,54 @@ export class BlobTail {
     blob.ciUncompressedSize = info.bytes.length;
     const header = writeMetaHeader({ ...blob, ciEntries: info.chunks.length, contexts: info.contexts });
     await artifact.append(stored);
-    await artifact.append(key ? encryptItem(header, key) : header);
-    if (this.#hasHeaders) await artifact.append(writeSectionHeader(sectionNames.meta, stored.length + header.length));
-    if (this.#options.toc) {
-      const headerOffset = blob.ciOffset + stored.length;
-      this.#add(sectionNames.meta, usedCompressor, sha256(info.bytes), blob.ciOffset, stored.length, info.bytes.length);
-      this.#add(sectionNames.metaHeader, "none", sha256(header), headerOffset, header.length, header.length);
-      const digests = Buffer.concat(info.chunks.map(({ digest }) => digest));
-      this.#add(sectionNames.digests, "none", sha256(digests), artifact.position, digests.length, digests.length);
-      await artifact.append(digests, { hashed: this.#options.hashDigests });
-      await artifact.append(writeSectionHeader(sectionNames.digests, digests.length));
-    }
+    await this.#appendHeader(blob, header, key ? encryptItem(header, key) : header, usedCompressor, sha256(info.bytes), info.chunks);
     return Buffer.concat([info.bytes, Buffer.alloc(roundUp(info.bytes.length, alignment) - info.bytes.length), header]);
+  }
+
+  /**
+   * Writes chunk info that is in files, in both its forms, and not encrypted; stored plainly if both are the same. Returns its header.
+   */
+  async appendStoredMeta(
+    blob: BlobEntry,
+    { plain, stored, chunks, contexts }: { plain: InfoFile; stored: InfoFile } & Omit<ChunkInfo, "bytes">,
+  ): Promise<Buffer> {
+    const artifact = this.#artifact;
+    const compressor = stored === plain ? "none" : "zstd";
+    blob.ciCompressor = compressorNumbers[compressor];
+    blob.ciOffset = artifact.position;
+    blob.ciCompressedSize = stored.size;
+    blob.ciUncompressedSize = plain.size;
+    for (const piece of stored.pieces(stored.size)) {
+      await artifact.append(piece);
+      await artifact.flush();
+    }
+    const digest = createHash("sha256");
+    for (const piece of plain.pieces(plain.size)) digest.update(piece);
+    const header = writeMetaHeader({ ...blob, ciEntries: chunks.length, contexts });
+    await this.#appendHeader(blob, header, header, compressor, digest.digest(), chunks);
+    return header;
+  }
+
+  /** What follows stored chunk info. */
+  async #appendHeader(
+    blob: BlobEntry,
+    header: Buffer,
+    storedHeader: Uint8Array,
+    compressor: Compressor,
+    infoDigest: Buffer,
+    chunks: readonly StoredChunk[],
+  ): Promise<void> {
+    const artifact = this.#artifact;
+    await artifact.append(storedHeader);
+    if (this.#hasHeaders) await artifact.append(writeSectionHeader(sectionNames.meta, blob.ciCompressedSize + header.length));
+    if (!this.#options.toc) return;
+    const headerOffset = blob.ciOffset + blob.ciCompressedSize;
+    this.#add(sectionNames.meta, compressor, infoDigest, blob.ciOffset, blob.ciCompressedSize, blob.ciUncompressedSize);
+    this.#add(sectionNames.metaHeader, "none", sha256(header), headerOffset, header.length, header.length);
+    const digests = Buffer.concat(chunks.map(({ digest }) => digest));
+    this.#add(sectionNames.digests, "none", sha256(digests), artifact.position, digests.length, digests.length);
+    await artifact.append(digests, { hashed: this.#options.hashDigests });
+    await artifact.append(writeSectionHeader(sectionNames.digests, digests.length));
   }
 
   async appendBootstrap(bootstrap: Buffer): Promise<void> {

@@ -81,6 +81,8 @@ export interface CreateOptions {
   parent?: ParentImage;
   /** chunks that are not stored again; must be of this version, chunk size and digester */
   dictionary?: ChunkSource;
+  /** false: the result needs no `metaFile`, which for a large gzip layer that stays as it is has 32 KiB for each of its MiB */
+  keepsMetaFile?: boolean;
   /** share it between builds that run at the same time; absent: one of its own */
   pool?: CompressPool;
 }
@@ -155,7 +157,13 @@ async function buildReference(options: CreateOptions, stream: AsyncIterable<Uint
   const dictionary = openDictionary(options, algorithms.digester);
   const input = await openLayer(stream);
   await using writer = new RefBlobWriter(
-    { destination: options.blob, chunkSize: options.chunkSize, inlineBootstrap: options.bootstrap === undefined, toc: options.toc },
+    {
+      destination: options.blob,
+      chunkSize: options.chunkSize,
+      inlineBootstrap: options.bootstrap === undefined,
+      toc: options.toc,
+      keepsMetaFile: options.keepsMetaFile ?? true,
+    },
     input,
     dictionary,
   );

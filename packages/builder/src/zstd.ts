@@ -26,7 +26,7 @@ let library: Library | undefined | "absent";
 let kept: Buffer = Buffer.alloc(0);
 
 /** Largest output of zstd for `size` bytes. Source: ZSTD_COMPRESSBOUND in zstd.h */
-function zstdBound(size: number): number {
+export function zstdBound(size: number): number {
   return size + (size >>> 8) + (size < 131072 ? (131072 - size) >>> 11 : 0);
 }
 

@@ -73,7 +73,8 @@ describe.each(encoders)("gzip made with %s", (_name, encode) => {
 
   test.each([4096, 65536, 1048576])("every chunk is found through its context (chunks of %d bytes)", async (chunkSize) => {
     const reader = new GzipReader(pieces(file, 65536));
-    const cutter = new ContextCutter(reader);
+    const dictionaries: Uint8Array[] = [];
+    const cutter = new ContextCutter(reader, (dictionary) => dictionaries.push(dictionary));
     const chunks: Array<{ start: number; size: number; context: number; offset: number }> = [];
     // Gaps between chunks are what tar headers are.
     for (let at = 512; at < data.length; at += chunkSize + 700) {
@@ -84,11 +85,12 @@ describe.each(encoders)("gzip made with %s", (_name, encode) => {
       const { context, offset } = cutter.finishChunk();
       chunks.push({ start: at, size, context, offset });
     }
-    const outputs = cutter.contexts.map((context) => inflateContext(file, context));
+    const outputs = cutter.contexts.map((context, i) => inflateContext(file, { ...context, dictionary: dictionaries[i] }));
     for (const { start, size, context, offset } of chunks) {
       expect(outputs[context].subarray(offset, offset + size).equals(data.subarray(start, start + size))).toBe(true);
     }
-    for (const { dictionary } of cutter.contexts) expect(dictionary.length).toBeLessThanOrEqual(32768);
+    expect(cutter.contexts.map(({ dictionarySize }) => dictionarySize)).toEqual(dictionaries.map(({ length }) => length));
+    for (const { length } of dictionaries) expect(length).toBeLessThanOrEqual(32768);
   });
 });
 
@@ -135,7 +137,7 @@ describe.each([
 
 test("a block that inflates to more than readers hold is refused, with another way to build", async () => {
   const reader = new GzipReader(pieces(oneBlockOfZeros(70_000), 65536));
-  const cutter = new ContextCutter(reader);
+  const cutter = new ContextCutter(reader, () => {});
   const read = async () => {
     for (let i = 0; i < 17; i++) {
       cutter.startChunk(0x100000);

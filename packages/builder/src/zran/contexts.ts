@@ -4,7 +4,7 @@ import type { GzipReader, ResumePoint } from "./gzip-reader.ts";
 import { contextInputBytesMax, contextInputBytesMin, contextOutputBytesMax, contextOutputBytesRefused } from "./limits.ts";
 
 export interface ZranContext extends ResumePoint {
-  readonly dictionary: Uint8Array;
+  readonly dictionarySize: number;
   /** bytes of the gzip file, and what they inflate to, up to the end of the last chunk */
   inLength: number;
   outLength: number;
@@ -24,11 +24,14 @@ export interface ZranChunk {
 export class ContextCutter {
   readonly contexts: ZranContext[] = [];
   readonly #reader: GzipReader;
+  readonly #keep: (dictionary: Uint8Array) => void;
   #chunkOut = 0;
   #chunkIn = 0;
 
-  constructor(reader: GzipReader) {
+  /** @param keep  takes the dictionary of each context, in order */
+  constructor(reader: GzipReader, keep: (dictionary: Uint8Array) => void) {
     this.#reader = reader;
+    this.#keep = keep;
   }
 
   /** Before each chunk is read. `chunkSize` is the size of full chunks, also before a short one. */
@@ -36,7 +39,9 @@ export class ContextCutter {
     const { resume, inPosition, position } = this.#reader;
     const current = this.contexts.at(-1);
     if (!current || this.#isEnough(current, chunkSize)) {
-      this.contexts.push({ ...resume, dictionary: this.#reader.resumeDictionary(), inLength: 0, outLength: 0 });
+      const dictionary = this.#reader.resumeDictionary();
+      this.#keep(dictionary);
+      this.contexts.push({ ...resume, dictionarySize: dictionary.length, inLength: 0, outLength: 0 });
     }
     this.#chunkIn = inPosition;
     this.#chunkOut = position;

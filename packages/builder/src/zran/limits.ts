@@ -20,4 +20,7 @@ export const contextOutputBytesMax = 2 * 1024 * 1024;
 /** Output of one context, which a reader holds in memory: one chunk of the largest size can pass the limit above. Source: spec/rafs.md, section 10 */
 export const contextOutputBytesRefused = 16 * 1024 * 1024;
 
+/** Dictionaries in memory: those of about 200 MB of a layer. Beyond it they go to a temporary file, and the index is put together there. */
+export const dictionaryBytesKept = 8 * 1024 * 1024;
+
 assert(outputBytes >= windowBytes && inputPieceBytes >= 1024);

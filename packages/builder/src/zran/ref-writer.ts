@@ -2,6 +2,7 @@
  * Describes a layer that stays as it is: chunks are looked at but not stored, and the blob that is written holds only where they are.
  * Source: spec/nydus-image.md, sections 6.4, 7 and 8; spec/rafs.md, sections 5 and 9
  */
+import { dirname } from "node:path";
 import { crc32c } from "@node-rs/crc32";
 import { blobFeatures, CHUNK_INFO_V2, chunkFlags, chunkInfoV2Flags, ZRAN_CONTEXT } from "@nydus-ts/rafs-format";
 import { type BlobEntry, type ContextArea, newBlobEntry, roundUp, type StoredChunk, writeChunkInfo } from "@nydus-ts/rafs-format/writer";
@@ -15,7 +16,10 @@ import { chunksPerBlobMax } from "../limits.ts";
 import type { TarInput } from "../sources/byte-stream.ts";
 import type { ChunkSlot } from "../sources/chunk-sink.ts";
 import { ContextCutter, type ZranChunk, type ZranContext } from "./contexts.ts";
+import { DictionaryStore } from "./dictionary-store.ts";
 import { GzipReader } from "./gzip-reader.ts";
+import { TemporaryFile } from "./temporary-file.ts";
+import { compressFile } from "./zstd-file.ts";
 
 /** What a layer is read from; it knows its size and SHA-256 when it was read to its end. */
 export interface LayerInput extends TarInput {
@@ -28,6 +32,8 @@ export interface RefOptions {
   chunkSize: number;
   inlineBootstrap: boolean;
   toc: boolean;
+  /** false: `metaFile` stays undefined, if it can not be had without all of it in memory */
+  keepsMetaFile: boolean;
 }
 
 const alignment = 4096;
@@ -43,6 +49,7 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   readonly #input: LayerInput;
   readonly #cutter: ContextCutter | undefined;
   readonly #dictionary: ChunkDictionary;
+  readonly #dictionaries: DictionaryStore;
   readonly #buffer: Uint8Array<ArrayBuffer>;
   readonly #chunks: StoredChunk[] = [];
   readonly #places: ZranChunk[] = [];
@@ -54,7 +61,8 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
     this.#options = options;
     this.#dictionary = dictionary;
     this.#input = input;
-    this.#cutter = input instanceof GzipReader ? new ContextCutter(input) : undefined;
+    this.#dictionaries = new DictionaryStore(directoryOf(options.destination));
+    this.#cutter = input instanceof GzipReader ? new ContextCutter(input, (dictionary) => this.#dictionaries.add(dictionary)) : undefined;
     this.#buffer = new Uint8Array(new ArrayBuffer(options.chunkSize));
   }
 
@@ -132,19 +140,44 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
     blob.id = this.#input.sourceDigest().toString("hex");
     blob.compressedSize = this.#input.sourceBytes;
     const { tail } = await this.#output();
-    this.metaFile = await tail.appendMeta(blob, { ...this.#chunkInfo(), chunks: this.#chunks }, "zstd");
+    const { head, contexts } = this.#describe();
+    if (this.#dictionaries.isSpilled) {
+      await this.#finishLarge(tail, blob, head, contexts);
+      return;
+    }
+    const bytes = Buffer.concat([head, ...this.#dictionaries.pieces()]);
+    this.metaFile = await tail.appendMeta(blob, { bytes, contexts, chunks: this.#chunks }, "zstd");
   }
 
-  #chunkInfo(): { bytes: Buffer; contexts?: ContextArea } {
+  /** The index of a large layer is put together in a file. */
+  async #finishLarge(tail: BlobTail, blob: BlobEntry, head: Buffer, contexts: ContextArea | undefined): Promise<void> {
+    const directory = directoryOf(this.#options.destination);
+    using file = new TemporaryFile(directory);
+    file.append(head);
+    for (const piece of this.#dictionaries.pieces()) file.append(piece);
+    this.#dictionaries[Symbol.dispose]();
+    using encoded = await compressFile(file, directory);
+    if (!encoded) {
+      this.metaFile = await tail.appendMeta(blob, { bytes: file.read(), contexts, chunks: this.#chunks }, "zstd");
+      return;
+    }
+    const isSmaller = encoded.size < file.size;
+    const header = await tail.appendStoredMeta(blob, { plain: file, stored: isSmaller ? encoded : file, contexts, chunks: this.#chunks });
+    if (!this.#options.keepsMetaFile) return;
+    this.metaFile = Buffer.concat([file.read(), Buffer.alloc(roundUp(file.size, alignment) - file.size), header]);
+  }
+
+  /** Records and contexts, behind which the dictionaries stand. */
+  #describe(): { head: Buffer; contexts: ContextArea | undefined } {
     const records = writeChunkInfo(this.#chunks, { version: 2 });
-    if (!this.#cutter) return { bytes: records };
+    if (!this.#cutter) return { head: records, contexts: undefined };
     for (const [i, place] of this.#places.entries()) pointToContext(records, i * CHUNK_INFO_V2.recordSize, place);
-    const { contexts } = this.#cutter;
-    const size = contexts.reduce((sum, { dictionary }) => sum + ZRAN_CONTEXT.recordSize + dictionary.length, 0);
-    const bytes = Buffer.alloc(records.length + size);
-    bytes.set(records);
-    writeContexts(bytes.subarray(records.length), contexts);
-    return { bytes, contexts: { count: contexts.length, offset: records.length, size } };
+    const written = writeContexts(this.#cutter.contexts);
+    const size = written.length + this.#dictionaries.size;
+    return {
+      head: Buffer.concat([records, written]),
+      contexts: { count: this.#cutter.contexts.length, offset: records.length, size },
+    };
   }
 
   async appendBootstrap(bootstrap: Buffer): Promise<void> {
@@ -173,8 +206,14 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#dictionaries[Symbol.dispose]();
     await this.#opened?.artifact[Symbol.asyncDispose]();
   }
+}
+
+/** Where a temporary file may lie beside the output. */
+function directoryOf(destination: Destination): string {
+  return "file" in destination ? dirname(destination.file) : destination.directory;
 }
 
 /** Flag and third word of the record of a chunk that is found through a context. Source: spec/rafs.md, section 5.3 */
@@ -184,9 +223,9 @@ function pointToContext(records: Buffer, at: number, place: ZranChunk): void {
   records.writeUInt32LE(place.context, at + CHUNK_INFO_V2.data + 4);
 }
 
-/** Contexts, then their dictionaries. Source: spec/rafs.md, section 5.5 */
-function writeContexts(out: Buffer, contexts: ZranContext[]): void {
-  const dictionaries = contexts.length * ZRAN_CONTEXT.recordSize;
+/** Contexts, in the order of their dictionaries, which follow. Source: spec/rafs.md, section 5.5 */
+function writeContexts(contexts: readonly ZranContext[]): Buffer {
+  const out = Buffer.alloc(contexts.length * ZRAN_CONTEXT.recordSize);
   let dictionaryOffset = 0;
   for (const [i, context] of contexts.entries()) {
     const at = i * ZRAN_CONTEXT.recordSize;
@@ -195,10 +234,10 @@ function writeContexts(out: Buffer, contexts: ZranContext[]): void {
     out.writeBigUInt64LE(BigInt(dictionaryOffset), at + ZRAN_CONTEXT.dictionaryOffset);
     out.writeUInt32LE(context.inLength, at + ZRAN_CONTEXT.inLength);
     out.writeUInt32LE(context.outLength, at + ZRAN_CONTEXT.outLength);
-    out.writeUInt32LE(context.dictionary.length, at + ZRAN_CONTEXT.dictionarySize);
+    out.writeUInt32LE(context.dictionarySize, at + ZRAN_CONTEXT.dictionarySize);
     out[at + ZRAN_CONTEXT.primeByte] = context.primeByte;
     out[at + ZRAN_CONTEXT.primeBits] = context.primeBits;
-    out.set(context.dictionary, dictionaries + dictionaryOffset);
-    dictionaryOffset += context.dictionary.length;
+    dictionaryOffset += context.dictionarySize;
   }
+  return out;
 }

@@ -129,6 +129,7 @@ async function create(context: Context, source: string, flags: CreateFlags, isGi
     ...(flags.fsVersion === "5" ? { version5: { alignedChunks: flags.alignedChunk ?? false } } : {}),
     ...(flags.encrypt ? { key: newBlobKey() } : {}),
     prefetch: { policy: flags.prefetchPolicy, patterns },
+    keepsMetaFile: false,
   };
   const traits: Traits = {
     name: "this build",
