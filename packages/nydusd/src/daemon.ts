@@ -137,6 +137,7 @@ export class Daemon {
       }
       this.#images.set(mountpoint, image);
       this.#options.log.info(`${mountpoint}: mounted ${request.source}`);
+      if (request.connect === true) image.connect();
       image.startPrefetch();
     });
   }
