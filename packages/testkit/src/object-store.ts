@@ -1,7 +1,7 @@
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { sign } from "aws4";
+import aws4 from "aws4"; // names of this CommonJS package are not seen by Node itself, only by vitest
 
 export interface TestObjectStoreOptions {
   readonly kind: "s3" | "oss";
@@ -189,7 +189,7 @@ export class TestObjectStore {
     const signed = Object.fromEntries(names.map((name) => [name, String(headers[name] ?? "")]));
     const extraHeadersToInclude = Object.fromEntries(names.map((name) => [name, true]));
     const request = { service: "s3", region, method, path, headers: signed, extraHeadersToInclude } as const;
-    return sign(request, { accessKeyId, secretAccessKey }).headers["Authorization"]!;
+    return aws4.sign(request, { accessKeyId, secretAccessKey }).headers["Authorization"]!;
   }
 
   #ossAuthorization({ method, headers }: ObjectRequest, url: URL, resource: string): string {
