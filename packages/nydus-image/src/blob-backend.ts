@@ -1,9 +1,18 @@
 /** Where the stored bytes of an image's blobs come from, by the options that `unpack`, `compact` and `optimize` share. Source: spec/nydus-image.md, section 3, GETBACKEND */
 import { readFile } from "node:fs/promises";
 import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
-import { type Credentials, credentialOfAuth, registryBackend, registryEnvironment, staticCredentials } from "@nydus-ts/registry-client";
+import {
+  type Credentials,
+  credentialOfAuth,
+  nydusdHttpProxyOptions,
+  objectStoreBackend,
+  registryBackend,
+  registryEnvironment,
+  staticCredentials,
+} from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
-import { NydusImageError, unsupported } from "./errors.ts";
+import { NydusImageError } from "./errors.ts";
+import { bucketExample, bucketOptions } from "./stored-blobs.ts";
 
 export interface BackendFlags {
   blob?: string | undefined;
@@ -16,11 +25,11 @@ export interface BackendFlags {
 /** Adds the options of `BackendFlags` that name a back end. */
 export function addBackendOptions(command: Command): Command {
   return command
-    .option("--backend-type <type>", "where the blobs are: registry, localfs")
+    .option("--backend-type <type>", "where the blobs are: registry, oss, s3, http-proxy, localfs")
     .addOption(
       new Option(
         "--backend-config <json>",
-        'its configuration: {"host": "HOST", "repo": "NAME", "auth": "BASE64"} or {"dir": "DIRECTORY"}',
+        `its configuration: {"host": "HOST", "repo": "NAME", "auth": "BASE64"}, ${bucketExample} or {"dir": "DIRECTORY"}`,
       ).conflicts("backendConfigFile"),
     )
     .option("--backend-config-file <path>", "the same in a file");
@@ -29,7 +38,7 @@ export function addBackendOptions(command: Command): Command {
 /**
  * Nothing is contacted yet.
  * @param options  how the verb names its options in the message
- * @throws NydusImageError IMAGE_ARGUMENT; IMAGE_UNSUPPORTED for object storage
+ * @throws NydusImageError IMAGE_ARGUMENT; RegistryError REGISTRY_CONFIG
  */
 export async function openBackend(flags: BackendFlags, options: string): Promise<BlobBackend> {
   if (flags.backendType !== undefined) return await openRemote(flags.backendType, await readConfig(flags));
@@ -63,10 +72,14 @@ async function openRemote(type: string, config: Readonly<Record<string, unknown>
     return text(key);
   };
   if (type === "localfs") return localfsBackend({ dir: required("dir") });
-  if (type === "oss" || type === "s3")
-    throw unsupported(`--backend-type ${type}`, "copy the blobs into a folder and give it with --blob-dir");
+  if (type === "oss" || type === "s3") return objectStoreBackend(bucketOptions(type, config).options);
+  if (type === "http-proxy") {
+    const table = { addr: required("addr"), path: text("path") };
+    return objectStoreBackend(nydusdHttpProxyOptions(table, { file: "the backend configuration", key: type }));
+  }
   if (type !== "registry") {
-    throw new NydusImageError("IMAGE_ARGUMENT", `--backend-type ${JSON.stringify(type)} is not known: it is one of registry, localfs`);
+    const known = "registry, oss, s3, http-proxy, localfs";
+    throw new NydusImageError("IMAGE_ARGUMENT", `--backend-type ${JSON.stringify(type)} is not known: it is one of ${known}`);
   }
   const [host, repository, scheme] = [required("host"), required("repo"), text("scheme")];
   if (scheme !== "" && scheme !== "http" && scheme !== "https")

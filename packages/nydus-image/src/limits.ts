@@ -48,3 +48,6 @@ export const resumeAttemptsMax = 1800;
 
 /** Writing back what a container wrote, before it is read. Milliseconds. */
 export const syncDeadlineMs = 300_000;
+
+/** Time for each exchange of an upload to object storage, and for its silence while a part is sent. */
+export const objectStepDeadlineMs = 60_000;

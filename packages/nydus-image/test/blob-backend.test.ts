@@ -95,8 +95,10 @@ describe("what can not be used is refused in one line", () => {
     [["--backend-type", "registry", "--backend-config", '{"host":"h","repo":7}'], '"repo" that is no text'],
     [["--backend-type", "registry", "--backend-config", '{"host":"h","repo":"r","scheme":"ftp"}'], "it is http or https"],
     [["--backend-type", "localfs", "--backend-config", "{}"], 'names no "dir"'],
-    [["--backend-type", "oss", "--backend-config", "{}"], "not supported by this version"],
-    [["--backend-type", "floppy", "--backend-config", "{}"], "one of registry, localfs"],
+    [["--backend-type", "oss", "--backend-config", "{}"], 'names no "bucket_name"'],
+    [["--backend-type", "s3", "--backend-config", '{"bucket_name":"b"}'], 'names no "region"'],
+    [["--backend-type", "http-proxy", "--backend-config", "{}"], 'names no "addr"'],
+    [["--backend-type", "floppy", "--backend-config", "{}"], "one of registry, oss, s3, http-proxy, localfs"],
     [["--backend-type", "registry", "--backend-config-file", "/nowhere"], "ENOENT"],
   ])("%j", async (options, words) => {
     const work = temporaryDirectory();

@@ -313,7 +313,7 @@ describe("build", () => {
     [["--source-dir", "/nowhere", "--name", "a"], "is not a directory"],
     [["--name", "a"], "--source-dir"],
     [["--source-dir", "/tmp"], "--name"],
-    [["--source-dir", "/tmp", "--name", "a", "--backend-push"], "--backend-push is not supported"],
+    [["--source-dir", "/tmp", "--name", "a", "--backend-push"], "give --backend-config"],
   ])("%j is refused", async (argv, words) => {
     const { code, stderr } = await tool("build", ...argv);
     expect([code, stderr]).toEqual([1, expect.stringContaining(words)]);

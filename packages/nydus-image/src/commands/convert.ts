@@ -1,6 +1,5 @@
 /** `nydus-image convert`: an OCI image in a registry or layout folder becomes a nydus image in a registry or layout folder. Flags as in nydusify: spec/nydusify.md, section 2.1 */
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Compressor, Digester, PrefetchPolicy } from "@nydus-ts/builder";
 import { parsePrefetchPatterns } from "@nydus-ts/builder";
@@ -19,7 +18,7 @@ import {
 } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
-import { type BlobStore, openBackend, targetStore } from "../convert/blob-store.ts";
+import { targetStore } from "../convert/blob-store.ts";
 import { BuildCache } from "../convert/build-cache.ts";
 import { convertImage } from "../convert/convert.ts";
 import type { LayerFormat } from "../convert/layer.ts";
@@ -31,6 +30,7 @@ import { readAllInput } from "../io.ts";
 import { packArchive, unpackArchive } from "../nydusify/archive.ts";
 import { workDirectory } from "../work-directory.ts";
 import { parseChunkSize } from "../options.ts";
+import { bucketExample, givenBlobs } from "../stored-blobs.ts";
 import { switchOption } from "../switch-option.ts";
 import { builderVersion } from "../version.ts";
 import { parseBatchSize } from "./create-rules.ts";
@@ -125,8 +125,12 @@ export function addConvert(program: Command, context: Context): void {
     .addOption(
       switchOption("--prefetch-patterns", "read the paths that are fetched first from standard input, one a line", "PREFETCH_PATTERNS"),
     )
-    .addOption(new Option("--backend-type <type>", "store the data blobs beside the registry: localfs").env("BACKEND_TYPE"))
-    .addOption(new Option("--backend-config <json>", 'where: {"dir": "DIRECTORY"}').env("BACKEND_CONFIG").conflicts("backendConfigFile"))
+    .addOption(new Option("--backend-type <type>", "store the data blobs beside the registry: oss, s3, localfs").env("BACKEND_TYPE"))
+    .addOption(
+      new Option("--backend-config <json>", `where: {"dir": "DIRECTORY"} or ${bucketExample}`)
+        .env("BACKEND_CONFIG")
+        .conflicts("backendConfigFile"),
+    )
     .addOption(new Option("--backend-config-file <path>", "the same in a file").env("BACKEND_CONFIG_FILE"))
     .addOption(switchOption("--backend-force-push", "store a blob also where it is there", "BACKEND_FORCE_PUSH"))
     .addOption(
@@ -191,7 +195,9 @@ async function convert(context: Context, flags: ConvertFlags): Promise<void> {
     ...registry,
     skipVerify: flags.targetInsecure ?? false,
   });
-  const blobs = await blobStore(flags, target);
+  const { backendType: type, backendConfig: config, backendConfigFile: configFile } = flags;
+  await using stored = await givenBlobs({ type, config, configFile }, "");
+  const blobs = stored?.store(flags.backendForcePush ?? false) ?? targetStore(target);
   await using dictionary =
     flags.chunkDict === undefined || flags.ociRef
       ? undefined
@@ -290,15 +296,6 @@ function layerFormat(flags: ConvertFlags): LayerFormat {
     alignedChunks: flags.fsAlignChunk ?? flags.backendAlignedChunk ?? false,
     ociRef: flags.ociRef ?? false,
   };
-}
-
-async function blobStore(flags: ConvertFlags, target: ImageTarget): Promise<BlobStore> {
-  if (flags.backendType === undefined || flags.backendType === "") return targetStore(target);
-  return openBackend({
-    type: flags.backendType,
-    config: flags.backendConfigFile === undefined ? flags.backendConfig : await readFile(flags.backendConfigFile, "utf8"),
-    forcePush: flags.backendForcePush ?? false,
-  });
 }
 
 async function openCacheImage(

@@ -1,7 +1,7 @@
 /** Where the data blobs of converted images go: the target itself, or storage beside it (`--backend-type`). Source: spec/nydusify.md, sections 1.3 and 2.5 */
 import { randomBytes } from "node:crypto";
 import { constants, createReadStream, createWriteStream } from "node:fs";
-import { copyFile, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { countDropped } from "@nydus-ts/builder";
@@ -13,7 +13,7 @@ import {
   RegistryImage,
   type WriteOptions,
 } from "@nydus-ts/registry-client";
-import { NydusImageError, unsupported } from "../errors.ts";
+import { NydusImageError } from "../errors.ts";
 import { copyBlob } from "./copy-blob.ts";
 
 /** Bytes of a file that are read at a time. */
@@ -82,58 +82,4 @@ export function localStore(directory: string, forcePush: boolean): BlobStore {
       place(descriptor, (temporary) => pipeline(from.openBlob(descriptor, { signal }), createWriteStream(temporary, { flags: "wx" }))),
     give: async (descriptor, to, options) => void (await to.writeBlob(descriptor, () => readBlob(pathOf(descriptor)), options)),
   };
-}
-
-export interface BackendFlags {
-  type: string | undefined;
-  /** JSON */
-  config: string | undefined;
-  forcePush: boolean;
-}
-
-/** @throws NydusImageError IMAGE_ARGUMENT; IMAGE_UNSUPPORTED for object storage */
-export function openBackend(flags: BackendFlags): BlobStore {
-  return localStore(localDirectory(flags, ""), flags.forcePush);
-}
-
-/**
- * The folder that flags name, whose configuration may lie in a file; undefined if they name no backend.
- * @param prefix  of the options, such as `source-`
- * @throws NydusImageError as `localDirectory`
- */
-export async function givenDirectory(
-  { type, config, configFile }: Pick<BackendFlags, "type" | "config"> & { configFile: string | undefined },
-  prefix: string,
-): Promise<string | undefined> {
-  if (type === undefined || type === "") return undefined;
-  return localDirectory({ type, config: configFile === undefined ? config : await readFile(configFile, "utf8") }, prefix);
-}
-
-/**
- * The folder of a backend of type localfs.
- * @param prefix  of the options, such as `source-`
- */
-export function localDirectory(flags: Pick<BackendFlags, "type" | "config">, prefix: string): string {
-  const option = (name: string) => `--${prefix}backend-${name}`;
-  if (flags.type === "oss" || flags.type === "s3")
-    throw unsupported(`${option("type")} ${flags.type}`, "let the blobs go to the target's registry, or use localfs");
-  if (flags.type !== "localfs") {
-    const found = JSON.stringify(flags.type ?? "");
-    throw new NydusImageError("IMAGE_ARGUMENT", `${option("type")} ${found} is not known: it is one of oss, s3, localfs`);
-  }
-  if ((flags.config ?? "").trim() === "") {
-    throw new NydusImageError(
-      "IMAGE_ARGUMENT",
-      `${option("type")} localfs needs a configuration: give ${option("config")} '{"dir": "DIRECTORY"}'`,
-    );
-  }
-  let dir: unknown;
-  try {
-    dir = (JSON.parse(flags.config!) as { dir?: unknown } | null)?.dir;
-  } catch (cause) {
-    throw new NydusImageError("IMAGE_ARGUMENT", `the backend configuration is not JSON`, { cause });
-  }
-  if (typeof dir !== "string" || dir === "")
-    throw new NydusImageError("IMAGE_ARGUMENT", `the backend configuration of localfs names no "dir"`);
-  return dir;
 }

@@ -1,11 +1,12 @@
-/** An image that keeps its data in a folder becomes one that has them in its repository. Source: spec/nydusify.md, section 8 */
+/** An image that keeps its data in a folder or a bucket becomes one that has them in its repository. Source: spec/nydusify.md, section 8 */
 import { metaBlobId } from "@nydus-ts/rafs-format";
 import type { Descriptor, ImageSource, ImageTarget } from "@nydus-ts/registry-client";
 import { storedBlobId } from "../bootstrap-file.ts";
 import { annotations, diffIdsOf, rewriteConfig } from "../convert/manifest.ts";
 import type { SelectedImage } from "../convert/select.ts";
 import { readBootstrapLayer, readConfig } from "./image.ts";
-import { storedBlob, writeBlobFile, writeBytes } from "./new-image.ts";
+import { type StoredBlobs, storedBlob } from "../stored-blobs.ts";
+import { writeBlobFile, writeBytes } from "./new-image.ts";
 
 /** Annotation of old tools, which named the blobs that a layer stood for. */
 const blobIdsAnnotation = "containerd.io/snapshot/nydus-blob-ids";
@@ -13,14 +14,14 @@ const blobIdsAnnotation = "containerd.io/snapshot/nydus-blob-ids";
 /**
  * Sends the blobs that the image's bootstrap names and its manifest does not, and writes the manifest that lists them.
  * @returns undefined if the manifest lists all of them: the image is to be copied as it is
- * @throws NydusImageError IMAGE_SOURCE: a blob is not in the folder
+ * @throws NydusImageError IMAGE_SOURCE: a blob is not there
  */
 export async function addStoredBlobs(
   image: SelectedImage,
-  place: { directory: string; source: ImageSource; target: ImageTarget },
+  place: { stored: StoredBlobs; source: ImageSource; target: ImageTarget },
   options: { signal: AbortSignal; pieceBytes?: number; tagged: boolean },
 ): Promise<Descriptor | undefined> {
-  const { source, target, directory } = place;
+  const { source, target, stored } = place;
   const { signal, tagged } = options;
   const { bootstrap } = await readBootstrapLayer(source, image, signal);
   const { manifest } = image;
@@ -29,7 +30,7 @@ export async function addStoredBlobs(
   const missing = [...new Set(ids)].filter((id) => !listed.has(`sha256:${id}`));
   if (missing.length === 0) return undefined;
   const added: Descriptor[] = [];
-  for (const id of missing) added.push(await writeBlobFile(target, await storedBlob(id, directory, source.name), options));
+  for (const id of missing) added.push(await writeBlobFile(target, await storedBlob(id, stored, source.name, signal), options));
   const config = await readConfig(source, image, signal);
   const diffIds = [...added.map(({ digest }) => digest), ...diffIdsOf(config)];
   const layers = [...added, ...manifest.layers].map((layer) => {

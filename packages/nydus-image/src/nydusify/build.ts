@@ -4,10 +4,12 @@ import { mkdir, readFile, rm } from "node:fs/promises";
 import { extname, join, parse } from "node:path";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
-import { NydusImageError, unsupported } from "../errors.ts";
+import { NydusImageError } from "../errors.ts";
 import { main } from "../main.ts";
 import { isDirectory } from "../options.ts";
+import { backendTable, bucketExample } from "../stored-blobs.ts";
 import { switchOption } from "../switch-option.ts";
+import { type BuildBucket, openBuildBucket } from "./build-bucket.ts";
 
 interface BuildFlags {
   sourceDir?: string;
@@ -17,6 +19,9 @@ interface BuildFlags {
   meta?: string;
   bootstrap?: string;
   backendPush?: boolean;
+  backendType: string;
+  backendConfig?: string;
+  backendConfigFile?: string;
   compact?: boolean;
   compactConfigFile?: string;
   chunkDict?: string;
@@ -37,7 +42,17 @@ export function addBuild(program: Command, context: Context): void {
     .addOption(new Option("--name <name>", "name of the bootstrap").env("BOOTSTRAP"))
     .addOption(new Option("--meta <name>").hideHelp())
     .addOption(new Option("--bootstrap <name>").env("IMAGE_NAME").hideHelp())
-    .addOption(switchOption("--backend-push", "push the result to object storage", "BACKEND_PUSH").hideHelp())
+    .addOption(switchOption("--backend-push", "store the result in object storage too", "BACKEND_PUSH"))
+    .addOption(new Option("--backend-type <type>", "kind of that storage: oss, s3").default("oss").env("BACKEND_TYPE"))
+    .addOption(
+      new Option(
+        "--backend-config <json>",
+        `${bucketExample}, and "blob_prefix" and "meta_prefix" before the names of blobs and bootstraps`,
+      )
+        .env("BACKEND_CONFIG")
+        .conflicts("backendConfigFile"),
+    )
+    .addOption(new Option("--backend-config-file <path>", "the same in a file").env("BACKEND_CONFIG_FILE"))
     .addOption(
       switchOption("--compact", "first write the parent's blobs anew, which are in --output-dir, without what nobody uses", "COMPACT"),
     )
@@ -54,8 +69,7 @@ export function addBuild(program: Command, context: Context): void {
       new Option("--compressor <name>", "compressor of chunks").choices(["none", "lz4_block", "zstd"]).default("zstd").env("COMPRESSOR"),
     )
     .addOption(new Option("--chunk-size <size>", "bytes of a chunk").default("0x100000").env("CHUNK_SIZE"));
-  for (const name of ["--backend-type", "--backend-config", "--backend-config-file", "--nydus-image"])
-    command.addOption(new Option(`${name} <value>`).hideHelp());
+  command.addOption(new Option("--nydus-image <path>").hideHelp());
   command.action(async (flags: BuildFlags) => {
     await build(context, flags);
   });
@@ -68,20 +82,24 @@ async function build(context: Context, flags: BuildFlags): Promise<void> {
   if (name === undefined || name === "" || name.includes("/"))
     throw new NydusImageError("IMAGE_ARGUMENT", "--name must be the file name of the bootstrap");
   if (!(await isDirectory(source))) throw new NydusImageError("IMAGE_ARGUMENT", `--source-dir ${source} is not a directory`);
-  if (flags.backendPush) throw unsupported("--backend-push", "copy the files of --output-dir to the storage yourself");
+  const text = flags.backendConfigFile === undefined ? flags.backendConfig : await readFile(flags.backendConfigFile, "utf8");
+  if (flags.backendPush && text === undefined)
+    throw new NydusImageError("IMAGE_ARGUMENT", "--backend-push needs to know where: give --backend-config or --backend-config-file");
+  await using bucket = text === undefined ? undefined : openBuildBucket(flags.backendType, backendTable(text));
   await mkdir(flags.outputDir, { recursive: true });
   const bootstrap = join(flags.outputDir, extname(name) === "" ? `${name}.meta` : name);
   const blob = join(flags.outputDir, `${parse(name).name}.blob`);
   const outputJson = join(flags.outputDir, "output.json");
+  const byId = flags.parentBootstrap !== undefined || flags.backendPush === true;
   const optional = (option: string, value: string | undefined) => (value === undefined ? [] : [option, value]);
   const parent =
-    flags.compact && flags.parentBootstrap ? await compactParent(context, flags, flags.parentBootstrap) : flags.parentBootstrap;
+    flags.compact && flags.parentBootstrap ? await compactParent(context, flags, flags.parentBootstrap, bucket) : flags.parentBootstrap;
   // nydus-image says itself what went wrong, as the original's program does for nydusify.
   const code = await main(
     [
       ...["create", "--log-level", "warn", "--bootstrap", bootstrap, "--output-json", outputJson],
-      // Beside a parent the blob is found by its id, as the parent's are.
-      ...(flags.parentBootstrap === undefined ? ["--blob", blob] : ["--blob-dir", flags.outputDir]),
+      // Beside a parent, and in a bucket, the blob is found by its id.
+      ...(byId ? ["--blob-dir", flags.outputDir] : ["--blob", blob]),
       ...optional("--parent-bootstrap", parent),
       ...optional("--chunk-dict", flags.chunkDict),
       ...[
@@ -101,7 +119,16 @@ async function build(context: Context, flags: BuildFlags): Promise<void> {
   if (code !== 0) throw new NydusImageError("IMAGE_SOURCE", `the directory ${source} can not be built`);
   const { blobs } = JSON.parse(await readFile(outputJson, "utf8")) as { blobs: string[] };
   const id = blobs.at(-1);
-  const stored = id === undefined ? "" : flags.parentBootstrap === undefined ? blob : join(flags.outputDir, id);
+  const stored = id === undefined ? "" : byId ? join(flags.outputDir, id) : blob;
+  if (flags.backendPush && bucket) {
+    // Blobs of a parent that are not here are there: they were stored with it.
+    const here = blobs.filter((each) => existsSync(join(flags.outputDir, each)));
+    const pushed = await bucket.push({ bootstrap, name, directory: flags.outputDir, blobs: here }, context.io.signal);
+    context
+      .log()
+      .info(`successfully built Nydus image (bootstrap:'${pushed.bootstrap}', blob:'${id === undefined ? "" : pushed.blobOf(id)}')`);
+    return;
+  }
   context.log().info(`successfully built Nydus image (bootstrap:'${bootstrap}', blob:'${stored}')`);
 }
 
@@ -114,16 +141,18 @@ const compactLimits = [
 ] as const;
 
 /** The parent with smaller blobs, or as it is if they can not be made smaller. Source: spec/nydusify.md, section 7, step 2 */
-async function compactParent(context: Context, flags: BuildFlags, parent: string): Promise<string> {
+async function compactParent(context: Context, flags: BuildFlags, parent: string, bucket: BuildBucket | undefined): Promise<string> {
   const output = `${parent}.compact`;
   await rm(output, { force: true });
   const limits = flags.compactConfigFile === undefined ? {} : await readLimits(flags.compactConfigFile);
   const dictionary = flags.chunkDict === undefined ? [] : ["--chunk-dict", flags.chunkDict];
   const argv = ["compact", "--log-level", "warn", "--bootstrap", parent, "--blob-dir", flags.outputDir, "--output-bootstrap", output];
   const words = compactLimits.flatMap(([option, name, value]) => [option, limits[name.replaceAll("_", "")] ?? value]);
-  const code = await main([...argv, ...words, ...dictionary], context.io);
+  const remote = bucket === undefined ? [] : ["--backend-type", flags.backendType, "--backend-config", bucket.blobsConfig];
+  const code = await main([...argv, ...words, ...dictionary, ...remote], context.io);
+  const where = bucket === undefined ? flags.outputDir : bucket.name;
   if (code !== 0)
-    throw new NydusImageError("IMAGE_SOURCE", `the blobs of ${parent}, which are looked for in ${flags.outputDir}, can not be compacted`);
+    throw new NydusImageError("IMAGE_SOURCE", `the blobs of ${parent}, which are looked for in ${where}, can not be compacted`);
   return existsSync(output) ? output : parent;
 }
 

@@ -2,16 +2,16 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { type BlobBackend, localfsBackend } from "@nydus-ts/chunk-store";
+import type { BlobBackend } from "@nydus-ts/chunk-store";
 import { checkBootstrap } from "@nydus-ts/rafs-format";
 import { currentPlatform, formatPlatform, type ImageSource } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
-import { localDirectory } from "../convert/blob-store.ts";
 import { annotations, diffIdsOf, nydusMediaTypes } from "../convert/manifest.ts";
 import type { SelectedImage } from "../convert/select.ts";
 import { NydusImageError } from "../errors.ts";
 import { differencesListedMax } from "../limits.ts";
+import { bucketExample, givenBlobs } from "../stored-blobs.ts";
 import { switchOption } from "../switch-option.ts";
 import { type BootstrapLayerFiles, blobBackend, onePlatform, openSource, readBootstrapLayer, readConfig, readHalves } from "./image.ts";
 import { compareListings, type Listing, listNydusImage, listOciImage } from "./listing.ts";
@@ -45,11 +45,11 @@ export function addCheck(program: Command, context: Context): void {
     const environment = `${side.toUpperCase()}_BACKEND`;
     command
       .addOption(
-        new Option(`--${side}-backend-type <type>`, `where the ${side}'s data blobs are, if not beside it: localfs`).env(
+        new Option(`--${side}-backend-type <type>`, `where the ${side}'s data blobs are, if not beside it: oss, s3, localfs`).env(
           `${environment}_TYPE`,
         ),
       )
-      .addOption(new Option(`--${side}-backend-config <json>`, '{"dir": "DIRECTORY"}').env(`${environment}_CONFIG`));
+      .addOption(new Option(`--${side}-backend-config <json>`, `{"dir": "DIRECTORY"} or ${bucketExample}`).env(`${environment}_CONFIG`));
   }
   for (const name of ["--multi-platform", "--nydus-image", "--nydusd"]) command.addOption(new Option(`${name} [value]`).hideHelp());
   command.action(async (flags: CheckFlags) => {
@@ -89,9 +89,7 @@ async function check(context: Context, flags: CheckFlags): Promise<void> {
         config: await readConfig(source, nydus, signal),
         layer: await readBootstrapLayer(source, nydus, signal),
       },
-      backend:
-        nydus &&
-        (type === undefined ? await blobBackend(source, insecure) : localfsBackend({ dir: localDirectory({ type, config }, `${name}-`) })),
+      backend: nydus && ((await givenBlobs({ type, config }, `${name}-`))?.backend ?? (await blobBackend(source, insecure))),
     };
     if (side.backend) stack.use(side.backend);
     if (flags.workDir !== undefined) await keep(join(flags.workDir, name), side);

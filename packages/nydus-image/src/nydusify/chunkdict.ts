@@ -14,14 +14,14 @@ import {
 import { type Command, Option } from "commander";
 import { generate as generateDictionary } from "../commands/chunkdict.ts";
 import type { Context } from "../context.ts";
-import { givenDirectory } from "../convert/blob-store.ts";
 import { annotations } from "../convert/manifest.ts";
 import type { SelectedImage } from "../convert/select.ts";
 import { NydusImageError } from "../errors.ts";
+import { bucketExample, givenBlobs, storedBlob } from "../stored-blobs.ts";
 import { switchOption } from "../switch-option.ts";
 import { workDirectory } from "../work-directory.ts";
 import { type BootstrapLayerFiles, onePlatform, openSource, readBootstrapLayer, readConfig, readHalves } from "./image.ts";
-import { copyBlobs, storedBlob, writeBlobFile, writeNewImage } from "./new-image.ts";
+import { copyBlobs, writeBlobFile, writeNewImage } from "./new-image.ts";
 
 interface GenerateFlags {
   sources: string[];
@@ -54,11 +54,16 @@ export function addChunkdict(program: Command, context: Context): void {
     .option("--platform <platform>", "which of an index", formatPlatform(currentPlatform()))
     .addOption(new Option("--work-dir <dir>", "directory for bootstraps while they are read").default("./output").env("WORK_DIR"))
     .addOption(
-      new Option("--backend-type <type>", "where the sources' data blobs are, if not beside them: localfs; the dictionary has its own").env(
-        "BACKEND_TYPE",
-      ),
+      new Option(
+        "--backend-type <type>",
+        "where the sources' data blobs are, if not beside them: oss, s3, localfs; the dictionary has its own",
+      ).env("BACKEND_TYPE"),
     )
-    .addOption(new Option("--backend-config <json>", '{"dir": "DIRECTORY"}').env("BACKEND_CONFIG").conflicts("backendConfigFile"))
+    .addOption(
+      new Option("--backend-config <json>", `{"dir": "DIRECTORY"} or ${bucketExample}`)
+        .env("BACKEND_CONFIG")
+        .conflicts("backendConfigFile"),
+    )
     .addOption(new Option("--backend-config-file <path>", "the same in a file").env("BACKEND_CONFIG_FILE"));
   for (const name of ["--nydus-image", "--all-platforms"]) command.addOption(new Option(`${name} [value]`).hideHelp());
   command.action(async (flags: GenerateFlags) => {
@@ -78,7 +83,7 @@ async function generate(context: Context, flags: GenerateFlags): Promise<void> {
   const log = context.log();
   const platform = onePlatform(flags.platform);
   const { backendType: type, backendConfig: config, backendConfigFile: configFile } = flags;
-  const elsewhere = await givenDirectory({ type, config, configFile }, "");
+  await using elsewhere = await givenBlobs({ type, config, configFile }, "");
   await using stack = new AsyncDisposableStack();
   const work = stack.use(await workDirectory(flags.workDir));
   const target = stack.use(
@@ -129,7 +134,7 @@ async function generate(context: Context, flags: GenerateFlags): Promise<void> {
     } else {
       if (elsewhere === undefined)
         throw new NydusImageError("IMAGE_SOURCE", `blob ${id}, which has chunks of the dictionary, is a layer of no source`);
-      const stored = await storedBlob(id, elsewhere, "the chunk dictionary");
+      const stored = await storedBlob(id, elsewhere, "the chunk dictionary", signal);
       layers.push(await writeBlobFile(target, { ...stored, annotations: role }, { signal }));
     }
     const meta = given.map(({ layer: { files: beside } }) => beside.get(`image/${id}.blob.meta`)).find((bytes) => bytes !== undefined);

@@ -6,13 +6,13 @@ import { platformsOf } from "../commands/convert.ts";
 import type { Context } from "../context.ts";
 import { blobSize, copyBlob } from "../convert/copy-blob.ts";
 import { createLimiter } from "../convert/limiter.ts";
-import { givenDirectory } from "../convert/blob-store.ts";
 import { annotations, isNydusManifest } from "../convert/manifest.ts";
 import { type SelectedImage, selectImages } from "../convert/select.ts";
 import { Together } from "../convert/together.ts";
 import { NydusImageError } from "../errors.ts";
 import { blobsInCopyMax, pushChunkBytesMax } from "../limits.ts";
 import { parseHumanSize } from "../options.ts";
+import { bucketExample, givenBlobs } from "../stored-blobs.ts";
 import { switchOption } from "../switch-option.ts";
 import { archivePath, packArchive, unpackArchive } from "./archive.ts";
 import { workDirectory } from "../work-directory.ts";
@@ -42,11 +42,12 @@ export function addCopy(program: Command, context: Context): void {
     .addOption(switchOption("--source-insecure", "accept any certificate of the source's registry", "SOURCE_INSECURE"))
     .addOption(switchOption("--target-insecure", "accept any certificate of the target's registry", "TARGET_INSECURE"))
     .addOption(
-      new Option("--source-backend-type <type>", "where the data blobs are, if not beside the source: localfs; the copy has them").env(
-        "SOURCE_BACKEND_TYPE",
-      ),
+      new Option(
+        "--source-backend-type <type>",
+        "where the data blobs are, if not beside the source: oss, s3, localfs; the copy has them",
+      ).env("SOURCE_BACKEND_TYPE"),
     )
-    .addOption(new Option("--source-backend-config <json>", '{"dir": "DIRECTORY"}').env("SOURCE_BACKEND_CONFIG"))
+    .addOption(new Option("--source-backend-config <json>", `{"dir": "DIRECTORY"} or ${bucketExample}`).env("SOURCE_BACKEND_CONFIG"))
     .addOption(
       new Option("--source-backend-config-file <path>", "the same in a file")
         .env("SOURCE_BACKEND_CONFIG_FILE")
@@ -69,7 +70,7 @@ export function addCopy(program: Command, context: Context): void {
 async function copy(context: Context, flags: CopyFlags): Promise<void> {
   const pieceBytes = pushChunkBytes(flags.pushChunkSize);
   const { sourceBackendType: type, sourceBackendConfig: config, sourceBackendConfigFile: configFile } = flags;
-  const directory = await givenDirectory({ type, config, configFile }, "source-");
+  await using stored = await givenBlobs({ type, config, configFile }, "source-");
   const { signal } = context.io;
   const log = context.log();
   const [from, to] = [archivePath(flags.source), archivePath(flags.target!)];
@@ -97,14 +98,14 @@ async function copy(context: Context, flags: CopyFlags): Promise<void> {
     for (const digest of new Set(manifest.layers.flatMap((layer) => layer.annotations?.[annotations.reference] ?? [])))
       parts.push({ mediaType: "application/octet-stream", digest, size: await blobSize(source, digest, together.signal) });
     // What is not in the source's repository is named by the bootstrap alone.
-    const kept = directory !== undefined && isNydusManifest(manifest) ? { directory, source, target } : undefined;
+    const kept = stored !== undefined && isNydusManifest(manifest) ? { stored, source, target } : undefined;
     const unique = [...new Map(parts.map((part) => [part.digest, part])).values()];
     const written = await together.all(
       unique.map((part) => () => limit(() => copyBlob(part, source, target, { signal: together.signal, ...pieces }))),
     );
     blobs += written.filter(Boolean).length;
     const added = kept && (await addStoredBlobs(image, kept, { signal: together.signal, tagged, ...pieces }));
-    if (directory !== undefined && !kept) log.warn(`${descriptor.digest} is not a nydus image: it is copied as it is`);
+    if (stored !== undefined && !kept) log.warn(`${descriptor.digest} is not a nydus image: it is copied as it is`);
     if (added) return added;
     await target.writeManifest(bytes, descriptor.mediaType, tagged);
     return descriptor;

@@ -18,9 +18,9 @@ import {
 } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import type { Context } from "../context.ts";
-import { givenDirectory } from "../convert/blob-store.ts";
 import { NydusImageError } from "../errors.ts";
 import { nydusdStartDeadlineMs, nydusdStopDeadlineMs } from "../limits.ts";
+import { bucketExample, givenBlobs } from "../stored-blobs.ts";
 import { switchOption } from "../switch-option.ts";
 import { workDirectory } from "../work-directory.ts";
 import { onePlatform, openSource, readBootstrapLayer, readHalves } from "./image.ts";
@@ -45,8 +45,14 @@ export function addMount(program: Command, context: Context): void {
     .description("mount a nydus image until SIGINT or SIGTERM; data come when they are read")
     .addOption(new Option("--target <image>", "image to mount").env("TARGET").makeOptionMandatory())
     .addOption(switchOption("--target-insecure", "accept any certificate of the registry", "TARGET_INSECURE"))
-    .addOption(new Option("--backend-type <type>", "where the data blobs are, if not beside the image: localfs").env("BACKEND_TYPE"))
-    .addOption(new Option("--backend-config <json>", '{"dir": "DIRECTORY"}').env("BACKEND_CONFIG").conflicts("backendConfigFile"))
+    .addOption(
+      new Option("--backend-type <type>", "where the data blobs are, if not beside the image: oss, s3, localfs").env("BACKEND_TYPE"),
+    )
+    .addOption(
+      new Option("--backend-config <json>", `{"dir": "DIRECTORY"} or ${bucketExample}`)
+        .env("BACKEND_CONFIG")
+        .conflicts("backendConfigFile"),
+    )
     .addOption(new Option("--backend-config-file <path>", "the same in a file").env("BACKEND_CONFIG_FILE"))
     .addOption(switchOption("--prefetch", "fetch all data in the background", "PREFETCH"))
     .addOption(new Option("--mount-path <dir>", "where").default("./image-fs").env("MOUNT_PATH"))
@@ -78,9 +84,8 @@ async function mountImage(context: Context, flags: MountFlags): Promise<void> {
   await mkdir(paths.cache);
   await writeFile(paths.bootstrap, bootstrap.bytes);
   const { backendType: type, backendConfig: config, backendConfigFile: configFile } = flags;
-  const directory = await givenDirectory({ type, config, configFile }, "");
-  const backend =
-    directory === undefined ? await backendOf(source, insecure, signal) : { type: "localfs", config: { dir: resolve(directory) } };
+  await using stored = await givenBlobs({ type, config, configFile }, "");
+  const backend = stored?.nydusd ?? (await backendOf(source, insecure, signal));
   const settings = {
     device: { backend, cache: { type: "blobcache", config: { work_dir: resolve(paths.cache) } } },
     mode: "direct",

@@ -1,8 +1,6 @@
 /** A nydus image made of another one: what `optimize`, `commit` and `chunkdict` write at the end. Source: spec/images.md, section 2 */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
-import { join } from "node:path";
 import {
   type Descriptor,
   type ImageManifest,
@@ -16,7 +14,6 @@ import { blobSize, copyBlob } from "../convert/copy-blob.ts";
 import { createLimiter } from "../convert/limiter.ts";
 import { annotations, bootstrapLayer, nydusMediaTypes, rewriteConfig } from "../convert/manifest.ts";
 import { Together } from "../convert/together.ts";
-import { NydusImageError } from "../errors.ts";
 import { blobsInCopyMax } from "../limits.ts";
 
 export interface NewImage {
@@ -68,31 +65,20 @@ export async function copyBlobs(layers: readonly Descriptor[], from: ImageSource
   await together.all(unique.map((part) => () => limit(() => copyBlob(part, from, to, { signal: together.signal }))));
 }
 
-/** Stores a blob of this machine, and gives it as a layer. Its name is its digest. */
+/** Stores a blob of this machine, or of a store beside the registry, and gives it as a layer. Its name is its digest. */
 export async function writeBlobFile(
   target: ImageTarget,
-  blob: { path: string; digest: string; size: number; annotations?: Readonly<Record<string, string>> },
+  blob: ({ path: string } | { open: () => AsyncIterable<Uint8Array> }) & {
+    digest: string;
+    size: number;
+    annotations?: Readonly<Record<string, string>>;
+  },
   options: WriteOptions,
 ): Promise<Descriptor> {
-  const { path, digest, size } = blob;
+  const { digest, size } = blob;
   const layer = { mediaType: nydusMediaTypes.blob, digest, size, annotations: { [annotations.blob]: "true", ...blob.annotations } };
-  await target.writeBlob(layer, () => createReadStream(path, { highWaterMark: 1024 * 1024 }), options);
+  await target.writeBlob(layer, "open" in blob ? blob.open : () => createReadStream(blob.path, { highWaterMark: 1024 * 1024 }), options);
   return layer;
-}
-
-/**
- * A blob of an image that keeps its data in a folder, one file a blob.
- * @param owner  as messages call the image
- * @throws NydusImageError IMAGE_SOURCE: it is not there
- */
-export async function storedBlob(id: string, directory: string, owner: string): Promise<{ path: string; digest: string; size: number }> {
-  if (!/^[0-9a-f]{64}$/.test(id))
-    throw new NydusImageError("IMAGE_SOURCE", `${owner} has a blob called ${JSON.stringify(id)}, which is no digest`);
-  const path = join(directory, id);
-  const { size } = await stat(path).catch((cause: unknown) => {
-    throw new NydusImageError("IMAGE_SOURCE", `blob ${id} of ${owner} is not in ${directory}`, { cause });
-  });
-  return { path, digest: `sha256:${id}`, size };
 }
 
 export async function writeBytes(target: ImageTarget, mediaType: string, bytes: Buffer, signal: AbortSignal): Promise<Descriptor> {

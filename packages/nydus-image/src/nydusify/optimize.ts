@@ -1,17 +1,16 @@
 /** `nydusify optimize`: an image whose listed files are together in one more blob, which is read first. Source: spec/nydusify.md, section 10 */
 import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { localfsBackend } from "@nydus-ts/chunk-store";
 import { currentPlatform, dockerConfigCredentials, openImageTarget } from "@nydus-ts/registry-client";
 import { type Command, Option } from "commander";
 import { readListFile } from "../commands/optimize.ts";
 import type { Context } from "../context.ts";
-import { givenDirectory, localStore } from "../convert/blob-store.ts";
 import { annotations } from "../convert/manifest.ts";
 import { NydusImageError } from "../errors.ts";
 import { loadLayer } from "../layer-file.ts";
 import { optimizeImage } from "../optimization.ts";
 import { parsePrefetchFiles } from "../prefetch-files.ts";
+import { bucketExample, givenBlobs } from "../stored-blobs.ts";
 import { switchOption } from "../switch-option.ts";
 import { workDirectory } from "../work-directory.ts";
 import { blobBackend, openSource, readBootstrapLayer, readConfig, readHalves } from "./image.ts";
@@ -43,9 +42,11 @@ export function addOptimize(program: Command, context: Context): void {
         .makeOptionMandatory(),
     )
     .addOption(
-      new Option("--source-backend-type <type>", "where the data blobs are, if not beside the source: localfs").env("SOURCE_BACKEND_TYPE"),
+      new Option("--source-backend-type <type>", "where the data blobs are, if not beside the source: oss, s3, localfs").env(
+        "SOURCE_BACKEND_TYPE",
+      ),
     )
-    .addOption(new Option("--source-backend-config <json>", '{"dir": "DIRECTORY"}').env("SOURCE_BACKEND_CONFIG"))
+    .addOption(new Option("--source-backend-config <json>", `{"dir": "DIRECTORY"} or ${bucketExample}`).env("SOURCE_BACKEND_CONFIG"))
     .addOption(
       new Option("--source-backend-config-file <path>", "the same in a file")
         .env("SOURCE_BACKEND_CONFIG_FILE")
@@ -83,7 +84,7 @@ async function optimize(context: Context, flags: OptimizeFlags): Promise<void> {
   const stored = nydus.manifest.layers.slice(0, -1);
   const { sourceBackendType: type, sourceBackendConfig: config, sourceBackendConfigFile: configFile } = flags;
   // Of an image that keeps its data beside the registry: the new blob goes there too.
-  const elsewhere = await givenDirectory({ type, config, configFile }, "source-");
+  await using elsewhere = await givenBlobs({ type, config, configFile }, "source-");
   if (stored.length === 0 && !elsewhere)
     throw new NydusImageError(
       "IMAGE_SOURCE",
@@ -94,7 +95,8 @@ async function optimize(context: Context, flags: OptimizeFlags): Promise<void> {
   await using work = await workDirectory(flags.workDir);
   const directory = join(work.path, "blobs");
   await mkdir(directory);
-  await using backend = elsewhere ? localfsBackend({ dir: elsewhere }) : await blobBackend(source, flags.sourceInsecure ?? false);
+  await using own = elsewhere ? undefined : await blobBackend(source, flags.sourceInsecure ?? false);
+  const backend = elsewhere?.backend ?? own!;
   const file = loadLayer(layer.bootstrap);
   const result = await optimizeImage(file, list.files, { backend, directory, warn: (line) => log.warn(line), signal });
   const { added } = result;
@@ -104,7 +106,7 @@ async function optimize(context: Context, flags: OptimizeFlags): Promise<void> {
   const path = join(directory, added.id);
   const blob = { path, digest: `sha256:${added.id}`, size: (await stat(path)).size, annotations: { [annotations.role]: "prefetch" } };
   const blobs = [...stored];
-  if (elsewhere) await localStore(elsewhere, false).write({ ...blob, mediaType: "application/octet-stream" }, path, { signal });
+  if (elsewhere) await elsewhere.store(false).write({ ...blob, mediaType: "application/octet-stream" }, path, { signal });
   else blobs.push(await writeBlobFile(target, blob, { signal }));
   const files = new Map([...layer.files].filter(([name]) => /^image\/[^/]+\.blob\.meta$/.test(name)));
   if (result.addedMeta) files.set(`image/${added.id}.blob.meta`, result.addedMeta);
