@@ -126,16 +126,22 @@ async function run(start: { config: Config; layout: Layout; log: Log; explicitTe
   await using side = new AsyncDisposableStack();
   if (config.metrics.address !== "") side.use(await serveMetrics(config.metrics.address, metrics, log));
   if (config.system.enable) side.use(await startController(config.system, { rafs, snapshots, instances, layout, reconcile: repair, log }));
+  // It begins with a look through all processes and mounts, which takes the thread. That comes before the socket, since containerd waits for
+  // a missing one, while who has dialled must hear from us within a second (its first back-off), also on a machine that is short of time.
+  const repaired = repair().then(
+    () => true,
+    (error) => {
+      log.error({ error: messageOf(error) }, "reconciling failed");
+      return false;
+    },
+  );
   const socket = await listen(server, config.address, { uid: config.uid, gid: config.gid });
   log.info({ address: config.address, root: layout.root, version: packageVersion, mode: config.daemon_mode }, "nydus-snapshotter is ready");
   // Restoring goes on beside the first calls: each waits for its own image only. A daemon ahead of need comes after, so that one of an
-  // earlier run is found.
-  void repair()
-    .then(() => {
-      // Nobody would end a daemon that starts while this program ends.
-      if (!io.terminate.aborted) rafs.startAhead();
-    })
-    .catch((error) => log.error({ error: messageOf(error) }, "reconciling failed"));
+  // earlier run is found. Nobody would end a daemon that starts while this program ends.
+  void repaired.then((done) => {
+    if (done && !io.terminate.aborted) rafs.startAhead();
+  });
 
   await aborted(io.terminate);
   log.info({}, "told to end");

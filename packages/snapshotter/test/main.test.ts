@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync, watch, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { main } from "../src/main.ts";
@@ -72,6 +72,26 @@ test("a second snapshotter on the same socket is refused, and the first goes on"
   await using stack = await startStack(root.path);
   await expect(startStack(root.path)).rejects.toThrow(/another process listens/);
   await stack.client.call("Prepare", { key: "a" });
+});
+
+test("processes, mounts and folders are looked through before there is a socket that somebody could dial", async () => {
+  await using root = temporaryRoot();
+  const sockets = join(root.path, "root/socket");
+  mkdirSync(join(sockets, "stray"), { recursive: true });
+  // One queue of the kernel for all watchers of a process: the order is that of the events.
+  const seen: string[] = [];
+  const note = (_: string, name: string | null) => {
+    if (name === "s.sock" || name === "stray") seen.push(name);
+  };
+  const watchers = [watch(root.path, note), watch(sockets, note)];
+  try {
+    await using stack = await startStack(root.path);
+    await until(async () => seen.includes("stray") && seen.includes("s.sock"), "both events");
+    expect(seen[0]).toBe("stray");
+    await stack.client.call("Prepare", { key: "a" });
+  } finally {
+    for (const watcher of watchers) watcher.close();
+  }
 });
 
 test("a file that is no socket is not removed", async () => {
