@@ -55,6 +55,7 @@ export async function buildBundles(): Promise<void> {
     // Worker threads have their own: nydusd starts four, a build one a core, and they need a tenth of it.
     ["fuse-worker", join(repositoryRoot, "packages/nydusd/src/fuse-worker.ts")] as const,
     ["pack-worker", join(repositoryRoot, "packages/builder/src/pack-worker.ts")] as const,
+    ["index-worker", join(repositoryRoot, "packages/builder/src/zran/index-worker.ts")] as const,
   ];
   for (const [bundle, entryPoint] of bundles) {
     await build({

@@ -31,7 +31,9 @@ import { FileInput } from "./sources/file-input.ts";
 import { readTarTree } from "./sources/tar.ts";
 import { TarfsSink } from "./tarfs.ts";
 import type { WhiteoutSpec } from "./whiteouts.ts";
-import { openLayer } from "./zran/open-layer.ts";
+import { readLayerInThread } from "./zran/found-tree.ts";
+import type { IndexThreads } from "./zran/index-threads.ts";
+import { detectLayer, openLayer } from "./zran/open-layer.ts";
 import { PlainTarReader } from "./zran/plain-tar.ts";
 import { RefBlobWriter } from "./zran/ref-writer.ts";
 
@@ -49,8 +51,8 @@ export type CreateSource =
    * stream comes from; a plain tar in a regular file is then read by all threads, and the stream is not
    */
   | { kind: "tar"; stream: AsyncIterable<Uint8Array>; file?: string; whiteouts?: WhiteoutSpec }
-  /** a tar, plain or gzip, that stays as it is and is the data blob: only an index of it is written. Compressor and digester are those of the format, gzip and sha256 */
-  | { kind: "layer"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec }
+  /** a tar, plain or gzip, that stays as it is and is the data blob: only an index of it is written. Compressor and digester are those of the format, gzip and sha256. `bytes`: its size, if known: only large ones are worth a thread */
+  | { kind: "layer"; stream: AsyncIterable<Uint8Array>; bytes?: number; whiteouts?: WhiteoutSpec }
   /** a plain tar that stays as it is and is the data blob, read without an index; compressor none, digester sha256, version 6 only */
   | { kind: "tarfs"; stream: AsyncIterable<Uint8Array>; whiteouts?: WhiteoutSpec }
   /** the table of contents of an eStargz layer, which stays as it is: `blobId` and `blobBytes` are the layer's; version 6 only */
@@ -85,6 +87,8 @@ export interface CreateOptions {
   keepsMetaFile?: boolean;
   /** share it between builds that run at the same time; absent: one of its own */
   pool?: CompressPool;
+  /** gzip layers that stay as they are get read there, so that several are at the same time; absent: in this thread */
+  indexThreads?: IndexThreads;
 }
 
 export interface ParentImage {
@@ -112,7 +116,7 @@ export interface CreateResult {
  */
 export async function createImage(options: CreateOptions): Promise<CreateResult> {
   const { source } = options;
-  if (source.kind === "layer") return await buildReference(options, source.stream);
+  if (source.kind === "layer") return await buildReference(options, source);
   if (source.kind === "tarfs") return await buildTarfs(options, source.stream);
   if (source.kind === "estargz-toc") return await buildEstargzToc(options, source);
   if (options.pool) return await build(options, options.pool);
@@ -147,7 +151,7 @@ async function build(options: CreateOptions, pool: CompressPool): Promise<Create
   });
 }
 
-async function buildReference(options: CreateOptions, stream: AsyncIterable<Uint8Array>): Promise<CreateResult> {
+async function buildReference(options: CreateOptions, source: CreateSource & { kind: "layer" }): Promise<CreateResult> {
   if (options.version5) throw new BuilderError("BUILD_UNSUPPORTED", "only version 6 can refer to a layer that stays as it is");
   if (options.blobId !== "") throw new BuilderError("BUILD_UNSUPPORTED", "the id of a layer that is referred to is its SHA-256, no other");
   assert(options.blob, "an index has a place to go to");
@@ -155,7 +159,9 @@ async function buildReference(options: CreateOptions, stream: AsyncIterable<Uint
     throw new BuilderError("BUILD_UNSUPPORTED", "the index of a layer can not be kept as cache files: build with a directory for blobs");
   const algorithms = { compressor: compressorNumbers.gzip, digester: digesterNumbers.sha256 };
   const dictionary = openDictionary(options, algorithms.digester);
-  const input = await openLayer(stream);
+  const layer = await detectLayer(source.stream);
+  const threads = layer.compression === "gzip" && options.indexThreads?.takes(source.bytes ?? 0) ? options.indexThreads : undefined;
+  const input = threads ? undefined : openLayer(layer);
   await using writer = new RefBlobWriter(
     {
       destination: options.blob,
@@ -167,7 +173,10 @@ async function buildReference(options: CreateOptions, stream: AsyncIterable<Uint
     input,
     dictionary,
   );
-  const { root, entryCount } = await readTarTree({ input, explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize }, writer);
+  const tarOptions = { explicitUidGid: options.explicitUidGid, chunkSize: options.chunkSize };
+  const { root, entryCount } = input
+    ? await readTarTree({ input, ...tarOptions }, writer)
+    : await readLayerInThread(threads!, layer.stream, writer, tarOptions);
   const tree = onParent(options, root);
   return await finish(options, writer, dictionary.blobs, { root: tree, entryCount, order: numberTree(tree) }, algorithms);
 }

@@ -30,3 +30,4 @@ export type { ChunkSink } from "./sources/chunk-sink.ts";
 export type { XattrReader } from "./sources/directory.ts";
 export { readPieces } from "./sources/file-pieces.ts";
 export type { WhiteoutSpec } from "./whiteouts.ts";
+export { IndexThreads } from "./zran/index-threads.ts";

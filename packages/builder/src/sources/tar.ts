@@ -16,6 +16,9 @@ export interface TarOptions {
   chunkSize: number;
 }
 
+/** What a member is, without its data. */
+export type MemberHeader = Omit<TarMember, "read">;
+
 export interface TarTree {
   root: TreeNode;
   entryCount: number;
@@ -68,6 +71,17 @@ async function storeMember(member: TarMember, node: TreeNode, chunkSize: number,
   }
 }
 
+/** False for members that are not part of an image. @throws BuilderError BUILD_LIMIT, BUILD_TAR: no image can hold the name */
+export function isPartOfImage(name: string): boolean {
+  return isNamed(components(name), name);
+}
+
+function isNamed(names: readonly string[], name: string): boolean {
+  if (names.length === 1 && skipped.has(names[0])) return false;
+  // Such a member stands for nothing that could be named: containerd ignores it.
+  return names.length > 0 || !name.split("/").includes("..");
+}
+
 /** A tree from the members of an archive, in their order: the later one wins, parents that are not named are made. */
 export class TarTreeBuilder {
   root = implicitDirectory("");
@@ -79,11 +93,9 @@ export class TarTreeBuilder {
   }
 
   /** Puts a member into the tree; undefined for members that are not part of the image. */
-  add(member: TarMember): TreeNode | undefined {
+  add(member: MemberHeader): TreeNode | undefined {
     const names = components(member.name);
-    if (names.length === 1 && skipped.has(names[0])) return undefined;
-    // Such a member stands for nothing that could be named: containerd ignores it.
-    if (names.length === 0 && member.name.split("/").includes("..")) return undefined;
+    if (!isNamed(names, member.name)) return undefined;
     this.entryCount++;
     const name = names.pop();
     if (name === undefined) {
@@ -108,7 +120,7 @@ export class TarTreeBuilder {
     }
   }
 
-  #node(name: string, member: TarMember): TreeNode {
+  #node(name: string, member: MemberHeader): TreeNode {
     const isDevice = member.kind === "char" || member.kind === "block";
     const node = new TreeNode(name, {
       mode: typeOfKind[member.kind] | member.mode,
@@ -146,7 +158,7 @@ export class TarTreeBuilder {
     return id;
   }
 
-  #hardlink(name: string, member: TarMember): TreeNode {
+  #hardlink(name: string, member: MemberHeader): TreeNode {
     const target = this.#find(member.linkName);
     if (!target)
       throw new BuilderError("BUILD_TAR", `tarball: unknown target ${printable(member.linkName)} for hardlink ${printable(member.name)}`);

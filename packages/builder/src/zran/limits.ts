@@ -23,4 +23,14 @@ export const contextOutputBytesRefused = 16 * 1024 * 1024;
 /** Dictionaries in memory: those of about 200 MB of a layer. Beyond it they go to a temporary file, and the index is put together there. */
 export const dictionaryBytesKept = 8 * 1024 * 1024;
 
+/** Bytes of a piece of a layer that goes to a thread, and pieces that are there at the same time: the thread works while others come in. */
+export const threadPieceBytes = 256 * 1024;
+export const threadPiecesMax = 4;
+
+/** Members and chunks that a thread tells at a time. */
+export const foundChunksPerMessage = 256;
+
+/** Bytes of layers that are indexed before threads are started: starting one takes 40 ms, which small layers should not pay. */
+export const indexThreadStartBytes = 2 * 1024 * 1024;
+
 assert(outputBytes >= windowBytes && inputPieceBytes >= 1024);

@@ -4,8 +4,18 @@ import { GzipReader } from "./gzip-reader.ts";
 import { PlainTarReader } from "./plain-tar.ts";
 import type { LayerInput } from "./ref-writer.ts";
 
-/** Opens a layer that an image shall refer to, by its first bytes. @throws BuilderError BUILD_UNSUPPORTED for zstd, BUILD_TAR for an empty source */
-export async function openLayer(source: AsyncIterable<Uint8Array>): Promise<LayerInput> {
+export interface FoundCompression {
+  compression: "gzip" | "none";
+  /** all of the layer */
+  stream: AsyncIterable<Uint8Array>;
+}
+
+export function openLayer({ compression, stream }: FoundCompression): LayerInput {
+  return compression === "gzip" ? new GzipReader(stream) : new PlainTarReader(stream);
+}
+
+/** Looks at the first bytes of a layer that an image shall refer to. @throws BuilderError BUILD_UNSUPPORTED for zstd, BUILD_TAR for an empty source */
+export async function detectLayer(source: AsyncIterable<Uint8Array>): Promise<FoundCompression> {
   const iterator = source[Symbol.asyncIterator]();
   const head: Uint8Array[] = [];
   let bytes = 0;
@@ -17,9 +27,8 @@ export async function openLayer(source: AsyncIterable<Uint8Array>): Promise<Laye
     bytes += next.value.length;
   }
   const compression = detectCompression(Buffer.concat(head));
-  const whole = { [Symbol.asyncIterator]: () => prepend(head, iterator) };
-  if (compression === "gzip") return new GzipReader(whole);
-  if (compression === "none" && bytes > 0) return new PlainTarReader(whole);
+  const stream = { [Symbol.asyncIterator]: () => prepend(head, iterator) };
+  if (compression === "gzip" || (compression === "none" && bytes > 0)) return { compression, stream };
   await iterator.return?.();
   if (bytes === 0) throw new BuilderError("BUILD_TAR", "the source is empty");
   throw new BuilderError("BUILD_UNSUPPORTED", "a layer compressed with zstd can not be referred to: build with --type tar-rafs");

@@ -17,6 +17,7 @@ import type { TarInput } from "../sources/byte-stream.ts";
 import type { ChunkSlot } from "../sources/chunk-sink.ts";
 import { ContextCutter, type ZranChunk, type ZranContext } from "./contexts.ts";
 import { DictionaryStore } from "./dictionary-store.ts";
+import type { FoundChunk } from "./index-messages.ts";
 import { GzipReader } from "./gzip-reader.ts";
 import { TemporaryFile } from "./temporary-file.ts";
 import { compressFile } from "./zstd-file.ts";
@@ -25,6 +26,13 @@ import { compressFile } from "./zstd-file.ts";
 export interface LayerInput extends TarInput {
   readonly sourceBytes: number;
   sourceDigest(): Buffer;
+}
+
+/** What is known of a layer once a thread read all of it. */
+export interface FoundLayer {
+  contexts: readonly ZranContext[];
+  sourceBytes: number;
+  sourceDigest: Buffer;
 }
 
 export interface RefOptions {
@@ -46,8 +54,11 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   metaFile: Buffer | undefined;
 
   readonly #options: RefOptions;
-  readonly #input: LayerInput;
+  readonly #input: LayerInput | undefined;
   readonly #cutter: ContextCutter | undefined;
+  readonly #isGzip: boolean;
+  /** what a thread that read the layer says at its end */
+  #found: FoundLayer | undefined;
   readonly #dictionary: ChunkDictionary;
   readonly #dictionaries: DictionaryStore;
   readonly #buffer: Uint8Array<ArrayBuffer>;
@@ -57,18 +68,20 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   #opened: { artifact: Artifact; tail: BlobTail } | undefined;
   #sealed: { id: string; size: number } | undefined;
 
-  constructor(options: RefOptions, input: LayerInput, dictionary: ChunkDictionary) {
+  /** @param input  undefined: a thread reads the layer, which is a gzip file */
+  constructor(options: RefOptions, input: LayerInput | undefined, dictionary: ChunkDictionary) {
     this.#options = options;
     this.#dictionary = dictionary;
     this.#input = input;
     this.#dictionaries = new DictionaryStore(directoryOf(options.destination));
     this.#cutter = input instanceof GzipReader ? new ContextCutter(input, (dictionary) => this.#dictionaries.add(dictionary)) : undefined;
-    this.#buffer = new Uint8Array(new ArrayBuffer(options.chunkSize));
+    this.#isGzip = input === undefined || input instanceof GzipReader;
+    this.#buffer = new Uint8Array(new ArrayBuffer(input ? options.chunkSize : 0));
   }
 
   allocate(bytes: number): Uint8Array<ArrayBuffer> {
     this.#cutter?.startChunk(this.#options.chunkSize);
-    this.#chunkStart = this.#input.position;
+    this.#chunkStart = this.#input!.position;
     return this.#buffer.subarray(0, bytes);
   }
 
@@ -77,13 +90,31 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
     chunks[index] = this.#store(data);
   }
 
+  /** A chunk that a thread found. @throws BuilderError BUILD_LIMIT */
+  addFound({ digest, crc32, size, place }: FoundChunk): StoredChunk {
+    return this.#place({ digest, size, place, crc32: () => crc32 });
+  }
+
+  addDictionary(dictionary: Uint8Array): void {
+    this.#dictionaries.add(dictionary);
+  }
+
+  /** The thread came to the end of the layer. */
+  endFound(layer: FoundLayer): void {
+    this.#found = layer;
+  }
+
   #store(data: Uint8Array): StoredChunk {
     const place = this.#cutter?.finishChunk();
-    this.uncompressedBytes += data.length;
-    const chunkDigest = digest(data, "sha256");
-    const known = this.#dictionary.find(chunkDigest, data.length);
+    return this.#place({ digest: digest(data, "sha256"), size: data.length, place, crc32: () => crc32c(data) });
+  }
+
+  #place(found: { digest: Uint8Array; size: number; place: ZranChunk | undefined; crc32: () => number }): StoredChunk {
+    const { size, place } = found;
+    this.uncompressedBytes += size;
+    const known = this.#dictionary.find(found.digest, size);
     if (known) {
-      this.deduplicatedBytes += data.length;
+      this.deduplicatedBytes += size;
       this.deduplicatedChunks++;
       return known;
     }
@@ -91,17 +122,17 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
     if (blob.chunkCount >= chunksPerBlobMax)
       throw new BuilderError("BUILD_LIMIT", `more than ${chunksPerBlobMax} chunks in one blob; use a larger chunk size`);
     const chunk: StoredChunk = {
-      digest: chunkDigest,
+      digest: found.digest,
       blob,
       index: blob.chunkCount++,
       flags: place ? chunkFlags.crc32 | chunkFlags.compressed : chunkFlags.crc32,
       compressedOffset: place?.compressedOffset ?? this.#chunkStart,
-      compressedSize: place?.compressedSize ?? data.length,
+      compressedSize: place?.compressedSize ?? size,
       uncompressedOffset: blob.uncompressedSize,
-      uncompressedSize: data.length,
-      crc32: crc32c(data),
+      uncompressedSize: size,
+      crc32: found.crc32(),
     };
-    blob.uncompressedSize += roundUp(data.length, alignment);
+    blob.uncompressedSize += roundUp(size, alignment);
     this.#chunks.push(chunk);
     if (place) this.#places.push(place);
     this.#dictionary.add(chunk);
@@ -111,7 +142,7 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   #begin(): BlobEntry {
     const { inlineBootstrap, toc, chunkSize } = this.#options;
     let features = blobFeatures.capTarToc | blobFeatures.aligned | blobFeatures.chunkInfoV2 | blobFeatures.separate;
-    if (this.#cutter) features |= blobFeatures.zran;
+    if (this.#isGzip) features |= blobFeatures.zran;
     if (inlineBootstrap) features |= blobFeatures.inlinedFsMeta | blobFeatures.hasTarHeader;
     if (toc) features |= blobFeatures.hasToc | blobFeatures.hasTarHeader | blobFeatures.inlinedChunkDigest;
     this.blob = newBlobEntry({
@@ -137,8 +168,8 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   async finishData(): Promise<void> {
     const { blob } = this;
     if (!blob) return;
-    blob.id = this.#input.sourceDigest().toString("hex");
-    blob.compressedSize = this.#input.sourceBytes;
+    blob.id = (this.#found?.sourceDigest ?? this.#input!.sourceDigest()).toString("hex");
+    blob.compressedSize = this.#found?.sourceBytes ?? this.#input!.sourceBytes;
     const { tail } = await this.#output();
     const { head, contexts } = this.#describe();
     if (this.#dictionaries.isSpilled) {
@@ -170,13 +201,14 @@ export class RefBlobWriter implements DataWriter, AsyncDisposable {
   /** Records and contexts, behind which the dictionaries stand. */
   #describe(): { head: Buffer; contexts: ContextArea | undefined } {
     const records = writeChunkInfo(this.#chunks, { version: 2 });
-    if (!this.#cutter) return { head: records, contexts: undefined };
+    const cut = this.#found?.contexts ?? this.#cutter?.contexts;
+    if (!cut) return { head: records, contexts: undefined };
     for (const [i, place] of this.#places.entries()) pointToContext(records, i * CHUNK_INFO_V2.recordSize, place);
-    const written = writeContexts(this.#cutter.contexts);
+    const written = writeContexts(cut);
     const size = written.length + this.#dictionaries.size;
     return {
       head: Buffer.concat([records, written]),
-      contexts: { count: this.#cutter.contexts.length, offset: records.length, size },
+      contexts: { count: cut.length, offset: records.length, size },
     };
   }
 

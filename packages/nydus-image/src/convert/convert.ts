@@ -1,6 +1,6 @@
 /** An OCI image becomes a nydus image: all layers at once, then one bootstrap over them. Source: spec/nydusify.md, section 2; spec/images.md */
 import { createHash } from "node:crypto";
-import { type BlobEntry, CompressPool, cloneTree, compressorNumbers, digesterNumbers, mergeLayers } from "@nydus-ts/builder";
+import { type BlobEntry, CompressPool, cloneTree, compressorNumbers, digesterNumbers, IndexThreads, mergeLayers } from "@nydus-ts/builder";
 import { type Descriptor, type ImageManifest, MEDIA_TYPES, type Platform, RegistryImage } from "@nydus-ts/registry-client";
 import { NydusImageError } from "../errors.ts";
 import { configBytesMax, layersInBuildMax, layersInFlightMax, layersMax } from "../limits.ts";
@@ -47,8 +47,9 @@ export interface ConvertResult {
 export async function convertImage(options: ConvertOptions): Promise<ConvertResult> {
   await using work = await workDirectory(options.workDirectory);
   await using pool = new CompressPool();
+  await using indexThreads = new IndexThreads();
   try {
-    return await new Conversion(options, work.path, pool).run();
+    return await new Conversion(options, work.path, { pool, indexThreads }).run();
   } finally {
     options.progress.stop();
   }
@@ -61,10 +62,15 @@ interface Converted {
   oci: Descriptor | undefined;
 }
 
+interface Threads {
+  pool: CompressPool;
+  indexThreads: IndexThreads;
+}
+
 class Conversion {
   readonly #options: ConvertOptions;
   readonly #workDirectory: string;
-  readonly #pool: CompressPool;
+  readonly #threads: Threads;
   readonly #limit = createLimiter(layersInFlightMax);
   readonly #limitBuilds = createLimiter(layersInBuildMax);
   /** by digest of the source layer: a layer that several images share is converted once */
@@ -77,8 +83,8 @@ class Conversion {
   #targetBytes = 0;
   #blobsThere = 0;
 
-  constructor(options: ConvertOptions, workDirectory: string, pool: CompressPool) {
-    this.#pool = pool;
+  constructor(options: ConvertOptions, workDirectory: string, threads: Threads) {
+    this.#threads = threads;
     this.#options = options;
     this.#workDirectory = workDirectory;
     this.#together = new Together(options.signal);
@@ -229,7 +235,7 @@ class Conversion {
         signal.throwIfAborted();
         const cached = await this.#cached(layer);
         if (cached) progress.done(cached.uploaded ? "written" : "already there");
-        const shared = { workDirectory: this.#workDirectory, pool: this.#pool, limitBuilds: this.#limitBuilds };
+        const shared = { workDirectory: this.#workDirectory, ...this.#threads, limitBuilds: this.#limitBuilds };
         const options = { source, blobs, dictionary, format, ...shared, signal };
         const result = cached ?? (await convertLayer(layer, options, progress));
         // The run time reads the data of such an image from the layer, in the repository of the image.

@@ -12,6 +12,7 @@ import {
   countDropped,
   createImage,
   type Digester,
+  type IndexThreads,
   type TreeNode,
   withoutInlinedBootstrap,
 } from "@nydus-ts/builder";
@@ -44,6 +45,7 @@ export interface LayerOptions {
   dictionary: Dictionary | undefined;
   workDirectory: string;
   pool: CompressPool;
+  indexThreads: IndexThreads;
   /** layers that are built at the same time take turns by this */
   limitBuilds: Limiter;
   signal: AbortSignal;
@@ -70,12 +72,12 @@ export async function convertLayer(layer: Descriptor, options: LayerOptions, pro
   if (/\+encrypted$/.test(layer.mediaType)) {
     throw new NydusImageError("IMAGE_UNSUPPORTED", `layer ${layer.digest} is encrypted: decrypt the image before converting it`);
   }
-  const { source, blobs, format, workDirectory, pool, limitBuilds, signal } = options;
+  const { source, blobs, format, workDirectory, pool, indexThreads, limitBuilds, signal } = options;
   const directory = await mkdtemp(join(workDirectory, "layer-"));
   const kind: CreateSource["kind"] & ("layer" | "tar") = format.ociRef ? "layer" : "tar";
   const build = (): Promise<CreateResult> =>
     createImage({
-      source: { kind, stream: counted(source.openBlob(layer, { signal }), (bytes) => progress.read(bytes)) },
+      source: { kind, stream: counted(source.openBlob(layer, { signal }), (bytes) => progress.read(bytes)), bytes: layer.size },
       blob: { directory, isTemporary: true },
       bootstrap: undefined,
       blobId: "",
@@ -91,6 +93,7 @@ export async function convertLayer(layer: Descriptor, options: LayerOptions, pro
       prefetch: { policy: "none", patterns: [] },
       ...(options.dictionary ? { dictionary: options.dictionary } : {}),
       pool,
+      indexThreads,
     });
   const built = await limitBuilds(build).catch((cause: unknown) => {
     throw new NydusImageError("IMAGE_SOURCE", `layer ${layer.digest} of ${source.name} can not be converted`, { cause });
