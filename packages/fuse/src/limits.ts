@@ -14,6 +14,11 @@ export const replyBytesMax = readBytesMax + 4096;
 /** Asynchronous requests (read-ahead) the kernel sends before it holds the next ones back itself; each costs one small object while it waits for data. */
 export const backgroundMax = 1024;
 export const congestionThreshold = 768;
+/**
+ * Room of a worker's pipe for data that are not copied, in bytes of full pages: the most that the kernel gives anybody. Read-ahead asks for
+ * 256 KiB at most; a larger reply, or one in very many pieces, goes through the buffer.
+ */
+export const pipeBytes = 1 << 20;
 /** Seconds the kernel may keep entries and attributes of what never changes: the largest that fits 32 bits. */
 export const foreverSeconds = 0xffff_ffff;
 /** Oldest protocol accepted: 7.31 (Linux 5.4). Before, INIT and read-only caching work otherwise. */

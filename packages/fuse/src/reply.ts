@@ -1,5 +1,7 @@
 import { addressOf, rawWrite } from "@nydus-ts/linux";
+import { FilePipe } from "./file-pipe.ts";
 import { replyBytesMax } from "./limits.ts";
+import type { FuseRequest } from "./request.ts";
 import { ATTR, ATTR_OUT, DIRENT, ENTRY, OUT_HEADER, STATFS_OUT, XATTR_OUT } from "./structs.ts";
 
 /** Attributes of one node as plain fields; a file system fills one such object again and again. */
@@ -30,6 +32,9 @@ export class FuseReply {
   #end = 0;
   #limit = 0;
   #plus = false;
+  #pipe: FilePipe | undefined;
+  /** The payload is in the pipe. */
+  #piped = false;
 
   constructor(bytes: Uint8Array = new Uint8Array(replyBytesMax)) {
     this.bytes = bytes;
@@ -86,6 +91,24 @@ export class FuseReply {
     let to = OUT_HEADER.size + this.length;
     for (let from = start; from < end; from++) bytes[to++] = source[from] as number;
     this.length += end - start;
+  }
+
+  /**
+   * Begins a payload of `length` bytes that the kernel takes from `ranges` ranges of files, without a copy in between; `addFile` brings them.
+   * False: it must go through the buffer.
+   */
+  beginFiles(request: FuseRequest, length: number, ranges: number): boolean {
+    this.#pipe ??= new FilePipe();
+    this.#putHeader(OUT_HEADER.size + length, request.uniqueLo, request.uniqueHi, 0);
+    this.#piped = this.#pipe.begin(this.address, OUT_HEADER.size, length, ranges);
+    this.length = length;
+    return this.#piped;
+  }
+
+  /** Adds a range of a file. False: not all of it could be had; the payload must be made anew, through the buffer. */
+  addFile(fd: number, offset: number, length: number): boolean {
+    this.#piped = this.#pipe?.add(fd, offset, length) ?? false;
+    return this.#piped;
   }
 
   /** GETXATTR and LISTXATTR with room 0: how many bytes there are. */
@@ -208,12 +231,25 @@ export class FuseReply {
    * clone) that read the request. Returns what write(2) returned: −1 with ENOENT means the request was given up meanwhile.
    */
   send(device: number, uniqueLo: number, uniqueHi: number, errno: number): number {
-    const view = this.view;
+    const pipe = this.#piped ? this.#pipe : undefined;
+    this.#piped = false;
+    if (pipe !== undefined && errno === 0) return pipe.send(device);
+    pipe?.close();
     const length = OUT_HEADER.size + (errno === 0 ? this.length : 0);
+    this.#putHeader(length, uniqueLo, uniqueHi, errno);
+    return rawWrite(device, this.address, length);
+  }
+
+  #putHeader(length: number, uniqueLo: number, uniqueHi: number, errno: number): void {
+    const view = this.view;
     view.setUint32(OUT_HEADER.length, length, true);
     view.setInt32(OUT_HEADER.error, -errno, true);
     view.setUint32(OUT_HEADER.unique, uniqueLo, true);
     view.setUint32(OUT_HEADER.unique + 4, uniqueHi, true);
-    return rawWrite(device, this.address, length);
+  }
+
+  /** Gives back the descriptors that `beginFiles` opened. Twice is harmless. */
+  close(): void {
+    this.#pipe?.close();
   }
 }

@@ -59,9 +59,17 @@ const standInPollMs = 20;
  * Source: spec/engines.md 1
  */
 export function serve(options: ServeOptions): "unmounted" | "stopped" {
+  const reply = new FuseReply();
+  try {
+    return serveWith(options, reply);
+  } finally {
+    reply.close();
+  }
+}
+
+function serveWith(options: ServeOptions, reply: FuseReply): "unmounted" | "stopped" {
   const { device, wake, table, index, standIn, trace } = options;
   const request = new FuseRequest();
-  const reply = new FuseReply();
   const handlers = handlersOf(options);
   const polled = new Int32Array(16); // two struct pollfd { int fd; short events; short revents }, and room so that it is not kept inside the heap
   polled[0] = device;

@@ -55,6 +55,7 @@ export {
   umount2,
 } from "./mount.ts";
 export { findMount, type MountInfoEntry, mountInfo, parseMountInfo } from "./mount-info.ts";
+export { openPipe, type Pipe, rawSplice } from "./pipe.ts";
 export { becomeSubreaper, exitNow, pidfdExited, pidfdOpen, pidfdSignal, reapPidfd, rlimitNofile, setRlimitNofile } from "./process.ts";
 export { limitReceiveBuffer } from "./receive-buffer.ts";
 export { type WaitOptions, waitReady } from "./readiness.ts";

@@ -1,8 +1,8 @@
-import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { closeSync, copyFileSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { MNT_DETACH, mountInfo, umount2 } from "@nydus-ts/linux";
 import type { EnsureOptions } from "@nydus-ts/chunk-store";
+import { MNT_DETACH, mountInfo, umount2 } from "@nydus-ts/linux";
 import { type BlobRecord, openBlobMeta, openBootstrap } from "@nydus-ts/rafs-format";
 import { type GoldenCase, readBootstrap } from "@nydus-ts/testkit";
 import type { Engine, RafsMount } from "../../src/engines/engine.ts";
@@ -127,10 +127,10 @@ export function finishedBlob(options: {
   return served as unknown as Blob & Told;
 }
 
-/** The blob of a case that keeps the finished cache files of the original (`*-cachefiles`). */
+/** The blob of a case that keeps the finished cache files of the original (`*-cachefiles`); with `dataFile` over a copy of them, made there. */
 export function cachedBlob(
   entry: GoldenCase,
-  options: { readonly ready: boolean; readonly fetch?: Fetch },
+  options: { readonly ready: boolean; readonly fetch?: Fetch; readonly dataFile?: string },
 ): ReturnType<typeof finishedBlob> {
   const directory = entry.blobDirectory as string;
   const name = readdirSync(directory).find((file) => file.endsWith(".blob.data")) as string;
@@ -142,6 +142,7 @@ export function cachedBlob(
     { length: opened.count },
     (_, index) => [opened.uncompressedOffset(index), opened.uncompressedSize(index)] as const,
   );
+  if (options.dataFile !== undefined) copyFileSync(join(directory, name), options.dataFile);
   return finishedBlob({ blob, dataFile: join(directory, name), chunks, ...options });
 }
 

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, readSync, writeFileSync } from "node:fs";
+import { readFileSync, readSync, truncateSync, writeFileSync } from "node:fs";
 import { open as openFile, readdir, readFile, stat, statfs } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -88,6 +88,23 @@ describe.skipIf(golden === undefined)("an image served through FUSE", () => {
     await engine.attach(mountOf(entry, [blob]));
     await engine.start();
     await expect(readFile(join(stage.mountpoint, largestFile().path))).rejects.toMatchObject({ code: "EIO" });
+  });
+
+  test("where the cache file lost its end, a large read is EIO; once it is whole again, every byte is right", async () => {
+    await using stage = new Stage();
+    const entry = goldenCase("small-v6-cachefiles");
+    const dataFile = join(stage.directory, "data");
+    await using blob = cachedBlob(entry, { ready: true, dataFile });
+    expect(largestFile().size).toBeGreaterThan(32 * 1024); // from there on replies go through the pipe
+    const engine = stage.engine({ threads: 1 });
+    await engine.attach(mountOf(entry, [blob]));
+    await engine.start();
+    const path = join(stage.mountpoint, largestFile().path);
+    const whole = readFileSync(dataFile);
+    truncateSync(dataFile, 4096);
+    await expect(readFile(path)).rejects.toMatchObject({ code: "EIO" });
+    writeFileSync(dataFile, whole);
+    expect(compareListings(await listTree(stage.mountpoint, { parallel: 2 }), readListing(entry))).toEqual([]);
   });
 
   test("a reader that is killed while it waits for data ends at once; one that gets another signal still gets its data", async () => {

