@@ -37,7 +37,7 @@ export const daemonInfoSchema = z.looseObject({
 });
 export type DaemonInfo = z.infer<typeof daemonInfoSchema>;
 
-/** Body of POST and PUT /api/v1/mount. `probe` and `connect` are extensions of this daemon, false when absent; the original ignores them. */
+/** Body of POST and PUT /api/v1/mount. `probe` is an extension of this daemon, false when absent; the original ignores it. */
 export const mountRequestSchema = z.object({
   /** Path of the bootstrap (or of a blob with an inlined bootstrap), absolute or relative to the daemon. */
   source: z.string(),
@@ -46,8 +46,6 @@ export const mountRequestSchema = z.object({
   config: z.string(),
   prefetch_files: z.array(z.string()).nullish(),
   probe: z.boolean().optional(),
-  /** POST only: once the mount was answered, one byte of data is asked for, so that the first reader finds connection, token and redirect there. */
-  connect: z.boolean().optional(),
 });
 export type MountRequest = z.input<typeof mountRequestSchema>;
 

@@ -137,7 +137,6 @@ export class Daemon {
       }
       this.#images.set(mountpoint, image);
       this.#options.log.info(`${mountpoint}: mounted ${request.source}`);
-      if (request.connect === true) image.connect();
       image.startPrefetch();
     });
   }

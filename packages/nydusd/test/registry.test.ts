@@ -29,13 +29,12 @@ describe.skipIf(goldenDir() === undefined)(`images from a registry${goldenDir() 
 
   const listing = () => readListing(image.golden);
   const someFile = (): string => String(listing().find((entry) => entry.type === "file" && entry.size > 0)!.path);
-  const mount = (config: string, options: { probe?: boolean; connect?: boolean; at?: string } = {}) =>
+  const mount = (config: string, options: { probe?: boolean; at?: string } = {}) =>
     nydusd.client.mount(options.at ?? "/a", {
       source: image.bootstrap,
       fs_type: "rafs",
       config,
       ...(options.probe === undefined ? {} : { probe: options.probe }),
-      ...(options.connect === undefined ? {} : { connect: options.connect }),
     });
   const everything = async (at = "a"): Promise<string[]> => compareListings(await listTree(join(nydusd.mountpoint, at)), listing());
 
@@ -105,28 +104,6 @@ describe.skipIf(goldenDir() === undefined)(`images from a registry${goldenDir() 
     expect(Object.keys((await nydusd.client.info()).backend_collection ?? {})).toEqual([]);
     await mount(config);
     await expect(readFile(join(nydusd.mountpoint, "a", someFile()))).rejects.toMatchObject({ code: "EIO" });
-  });
-
-  test("a mount with connect has a token before anybody reads, and the reader asks for none", async () => {
-    const registry = await serve({ auth: { kind: "bearer", username: "user", password: "hunter2" } });
-    nydusd = await startNydusd(workspace, ["fuse"]);
-    const config = registryConfig(registry.host, image.cache, { backend: { auth: basic("user:hunter2") } });
-    await mount(config, { connect: true });
-    await expect
-      .poll(() => registry.requests.map(({ range, status }) => `${range} ${status}`), { timeout: 10_000 })
-      .toContain("bytes=0-0 206");
-    const before = registry.requests.length;
-    await readFile(join(nydusd.mountpoint, "a", someFile()));
-    const asked = registry.requests.slice(before);
-    expect(asked.length).toBeGreaterThan(0);
-    // Without a token the first would be refused, and the token asked for.
-    expect(new Set(asked.map(({ path, status }) => `${path.includes("/blobs/")} ${status}`))).toEqual(new Set(["true 206"]));
-  });
-
-  test("a mount with connect does not care whether the registry is there", async () => {
-    nydusd = await startNydusd(workspace, ["fuse"]);
-    await mount(registryConfig("127.0.0.1:1", image.cache, { backend: { timeout: 1 } }), { connect: true });
-    expect(Object.keys((await nydusd.client.info()).backend_collection ?? {})).toEqual(["/a"]);
   });
 
   test("a mount with probe needs no registry when the cache has data", async () => {

@@ -19,11 +19,6 @@ export interface Instances {
    * @throws SnapshotterError INSTANCE_MOUNT (with the daemon's own words), BOOTSTRAP_*, IMAGE_UNKNOWN, DAEMON_*
    */
   ensure(bootstrap: Snapshot, labels: Labels): Promise<string>;
-  /**
-   * Mounts an image whose pull is ending, so that its first container need not wait. Never rejects: what fails now fails, or not, for whoever
-   * needs the image.
-   */
-  mountAhead(bootstrap: Snapshot): Promise<void>;
   /** A nydus image is being pulled: a daemon will be needed soon. */
   expect(): void;
   /** A layer of a nydus image was removed: what was expected may not come. */
@@ -114,10 +109,6 @@ export class Snapshotter {
     const labels = withMode(request.name, request.labels, lazy ? "lazy" : "overlay");
     const committed = store.commit({ ...request, labels });
     log.debug({ key: request.key, name: request.name, id: committed.id }, "committed");
-    if (committed.layer === "nydus-bootstrap")
-      this.#mountAhead(committed).catch((error) =>
-        log.debug({ id: committed.id, error: messageOf(error) }, "ended while it was mounted ahead"),
-      );
     this.#measure(committed).catch((error) =>
       log.warn({ id: committed.id, error: messageOf(error) }, "usage could not be measured; it is tried again when asked for"),
     );
@@ -215,15 +206,6 @@ export class Snapshotter {
     store.createCommitted({ key, parent: request.parent, labels: { ...request.labels, [LABELS.mode]: "lazy" } }, (id, parentId) =>
       makeSnapshotDirectory(layout, { id, parentId, work: false, idMap: undefined }),
     );
-  }
-
-  /** An image that was removed meanwhile leaves nothing behind. */
-  async #mountAhead(bootstrap: Snapshot): Promise<void> {
-    const { store, instances, cleaner } = this.#options;
-    // Commit is answered first: a bootstrap is read in one go.
-    await new Promise(setImmediate);
-    await instances.mountAhead(bootstrap);
-    if (!store.ids().has(bootstrap.id)) cleaner.kick();
   }
 
   async #create(request: { kind: "active" | "view"; key: string; parent: string; labels: Labels }): Promise<Mount[]> {

@@ -4,28 +4,24 @@ import { explanationSchema, NydusdClient } from "@nydus-ts/nydus-api";
 import { expect, test } from "vitest";
 import { chainIdOf } from "../src/containerd/image-lookup.ts";
 import { FIXTURE_BLOB, IMAGE_REF, pullNydusImage, startStack, upperOf } from "./support/stack.ts";
-import { temporaryRoot, tinyNydusd, until } from "./support/world.ts";
+import { temporaryRoot, tinyNydusd } from "./support/world.ts";
 
-async function world(root: string, orders: object = {}) {
+async function world(root: string) {
   const system = join(root, "system.sock");
-  const tiny = tinyNydusd(root, orders);
   const stack = await startStack(root, {
-    nydusd: tiny.command,
+    nydusd: tinyNydusd(root).command,
     tables: `[system]\nenable = true\naddress = "${system}"`,
   });
   const explain = async (name: string) =>
     explanationSchema.parse(JSON.parse((await new NydusdClient(system).raw("/api/v1/explain", { name })).text));
-  return { ...stack, explain, order: tiny.order };
+  return { ...stack, explain };
 }
 
 test("a nydus image is explained layer by layer: data that is here and data that is not, mounted or not yet", async () => {
   await using root = temporaryRoot();
-  // The mount that the pull begins fails.
-  await using stack = await world(root.path, { refuseMount: "not yet" });
+  await using stack = await world(root.path);
   const top = await pullNydusImage(stack.client);
-  const explained = () => stack.explain("localhost:5000/image:latest");
-  const before = await until(async () => explained().then((answer) => answer.mountpoint === null && answer), "the image to be unmounted");
-  stack.order({});
+  const before = await stack.explain("localhost:5000/image:latest");
   expect(before).toMatchObject({ snapshot: top, kind: "committed", image: "localhost:5000/image:latest", mountpoint: null, broken: null });
   expect(before.layers).toMatchObject([
     { digest: `sha256:${FIXTURE_BLOB}`, format: "nydus-blob", mode: "lazy", bytesLocal: 0 },

@@ -1,7 +1,6 @@
 import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
-import { NydusdClient } from "@nydus-ts/nydus-api";
 import { expect, test } from "vitest";
 import { daemonProcesses } from "../src/daemons/process.ts";
 import {
@@ -99,40 +98,6 @@ test("200 containers of one image prepared at once lead to one daemon and one mo
   const all = await Promise.all(Array.from({ length: 200 }, (_, index) => client.call("Prepare", { key: `test/${index}/c`, parent: top })));
   expect(new Set(all.map(({ mounts }) => lowersOf(mounts).join())).size).toBe(1);
   expect(daemonProcesses(`${root.path}/`)).toHaveLength(1);
-});
-
-/** Mount points that the daemon serves; empty while there is none. */
-const mountsOf = async (root: string): Promise<string[]> => {
-  const folder = readdirSync(join(root, "socket"))[0] ?? "";
-  const daemon = new NydusdClient(join(root, "socket", folder, "api.sock"));
-  const answer = await daemon.raw("/api/v1/daemon").catch(() => undefined);
-  const info = JSON.parse(answer?.text ?? "{}") as { backend_collection?: Record<string, unknown> };
-  return Object.keys(info.backend_collection ?? {});
-};
-
-const untilMounted = (root: string, mounts: readonly string[]) =>
-  until(async () => (await mountsOf(root)).join() === mounts.join(), `the daemon to serve ${mounts.join(" and ") || "nothing"}`);
-
-test("an image is mounted as soon as its pull ends, before a container asks, and that mount is the container's", async () => {
-  await using root = temporaryRoot();
-  await using stack = await startStack(root.path, { nydusd: tinyNydusd(root.path).command });
-  const top = await pullNydusImage(stack.client);
-  await untilMounted(stack.root, ["/2"]);
-  const { mounts } = await stack.client.call("Prepare", { key: "test/9/c", parent: top });
-  expect(lowersOf(mounts)).toEqual([join(stack.root, "mnt/2")]);
-  expect(await mountsOf(stack.root)).toEqual(["/2"]);
-});
-
-test("an image that is removed while the mount of its pull is under way leaves no mount behind", async () => {
-  await using root = temporaryRoot();
-  const tiny = tinyNydusd(root.path, { mountDelayMs: 300 });
-  await using stack = await startStack(root.path, { nydusd: tiny.command });
-  const top = await pullNydusImage(stack.client);
-  // A second image keeps the daemon.
-  const other = await pullNydusImage(stack.client, { name: "other" });
-  await stack.client.call("Remove", { key: top });
-  await stack.client.call("Prepare", { key: "test/9/c", parent: other });
-  await untilMounted(stack.root, ["/4"]);
 });
 
 test("a mount that the daemon refuses fails Prepare with the daemon's own words, leaves nothing, and may be tried again", async () => {

@@ -84,7 +84,7 @@ test("a pull that finds its data layers there looks all the same", async () => {
   await expect(again.client.call("Prepare", { key: "test/9/extract", parent: "sha256:image-2", labels })).rejects.toThrow("403");
 });
 
-test("the first mount right behind the pull waits for no data again; one of an image that no pull looked for does", async () => {
+test("the first mount right behind the pull asks for no data again; one of an image that no pull looked for does", async () => {
   await using root = temporaryRoot();
   await using registry = await TestRegistry.start();
   await using stack = await world(root.path, registry);

@@ -146,19 +146,6 @@ export class Image {
     }
   }
 
-  /**
-   * Gets in the background what the first reader would wait for beside its data: connection, token, redirect, and code that has run once. It
-   * took 18 ms with a registry on the same machine, more with each round trip. What fails is the first reader's to tell.
-   */
-  connect(): void {
-    const first = this.blobs[0];
-    const { backend, reader } = this.#backend;
-    // Blocks of a fixed place and size are worth more than one byte: they are left to readers.
-    if (first === undefined || reader !== backend || first.cache.stats().readyCount > 0) return;
-    const options = { deadlineMs: readDeadlineMs(this.#config), priority: "ahead", signal: this.#abort.signal } as const;
-    backend.read(first.use.blob.id, { offset: 0, length: 1 }, options).catch(() => undefined);
-  }
-
   /** Starts fetching in the background; `dispose` ends it. */
   startPrefetch(): void {
     const { rafs, cache } = this.#config;

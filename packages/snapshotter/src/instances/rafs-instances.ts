@@ -8,7 +8,7 @@ import type { Layout } from "../config/layout.ts";
 import { Daemon, type DaemonMode, type DaemonSettings } from "../daemons/daemon.ts";
 import { isAlive } from "../daemons/process.ts";
 import { messageOf, SnapshotterError } from "../errors.ts";
-import { imageRefOf, type Labels } from "../layers/labels.ts";
+import type { Labels } from "../layers/labels.ts";
 import { daemonPollMs, daemonStartDeadlineMs, idleDaemonMs, mountAttemptsMax, mountDeadlineMs, restoresInFlightMax } from "../limits.ts";
 import type { Log } from "../log.ts";
 import type { Instances } from "../snapshotter.ts";
@@ -40,8 +40,6 @@ export class RafsInstances implements Instances {
   readonly #options: RafsInstancesOptions;
   readonly #daemons = new Map<string, Daemon>();
   readonly #mounting = new Map<string, Promise<string>>();
-  /** Those of them that no container waits for. */
-  readonly #mountingAhead = new Map<string, Promise<string>>();
   /** Keys that are mounted in their daemon, as far as this process knows. */
   readonly #mounted = new Set<string>();
   /** Keys on their first mount: their own call mounts them, with a look at the network. */
@@ -66,24 +64,11 @@ export class RafsInstances implements Instances {
 
   ensure(bootstrap: Snapshot, labels: Labels): Promise<string> {
     const key = String(bootstrap.id);
-    // What a pull began is a container's only if it succeeds: it may have credentials and hosts of its own.
-    const ahead = this.#mountingAhead.get(key);
-    if (ahead !== undefined) return ahead.catch(() => this.ensure(bootstrap, labels));
     const running = this.#mounting.get(key);
     if (running !== undefined) return running;
     const mounting = this.#ensure(key, bootstrap, labels).finally(() => this.#mounting.delete(key));
     this.#mounting.set(key, mounting);
     return mounting;
-  }
-
-  async mountAhead(bootstrap: Snapshot): Promise<void> {
-    const { mode, log } = this.#options;
-    // A daemon of its own is for an image that runs, and without a reference there is nothing to mount by: containerd has no image yet.
-    if (mode !== "shared" || imageRefOf(bootstrap.labels) === undefined) return;
-    const key = String(bootstrap.id);
-    const mounting = this.ensure(bootstrap, bootstrap.labels).finally(() => this.#mountingAhead.delete(key));
-    this.#mountingAhead.set(key, mounting);
-    await mounting.catch((error) => log.debug({ key, error: messageOf(error) }, "not mounted ahead of need; the first container will"));
   }
 
   expect(): void {
@@ -275,8 +260,7 @@ export class RafsInstances implements Instances {
   async #mountFirst(daemon: Daemon, record: InstanceRecord, file: BootstrapFile): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const seen = this.#probes.fetchedJustNow(record.image);
-        return await this.#mountIn(daemon, record, file, { probe: !seen, connect: seen });
+        return await this.#mountIn(daemon, record, file, { probe: !this.#probes.fetchedJustNow(record.image) });
       } catch (error) {
         const cause = error instanceof Error ? error.cause : undefined;
         const died = cause instanceof NydusApiError && cause.code === "API_UNREACHABLE";
@@ -288,18 +272,13 @@ export class RafsInstances implements Instances {
     }
   }
 
-  async #mountIn(
-    daemon: Daemon,
-    record: InstanceRecord,
-    file: BootstrapFile,
-    options: { probe: boolean; connect: boolean },
-  ): Promise<void> {
+  async #mountIn(daemon: Daemon, record: InstanceRecord, file: BootstrapFile, options: { probe: boolean }): Promise<void> {
     const prefetch = this.#prefetch.get(record.image);
     const request = {
       fs_type: "rafs",
       source: file.path,
       config: readFileSync(this.#options.layout.instanceConfig(record.daemon, record.key), "utf8"),
-      ...options,
+      probe: options.probe,
       ...(prefetch === undefined ? {} : { prefetch_files: prefetch }),
     };
     try {
@@ -347,7 +326,7 @@ export class RafsInstances implements Instances {
       for (const record of next) {
         try {
           const file = await readBootstrap(layout.fs(record.snapshotId));
-          await this.#mountIn(daemon, record, file, { probe: false, connect: false });
+          await this.#mountIn(daemon, record, file, { probe: false });
           store.setBroken(record.key, undefined);
         } catch (error) {
           store.setBroken(record.key, messageOf(error));
