@@ -7,10 +7,11 @@
  */
 import { availableParallelism } from "node:os";
 import { extname } from "node:path";
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { BuilderError } from "./errors.ts";
 import { bytesInFlightMax, compressThreadsMax, jobsPerThreadMax, packBufferBytesMin, packSlackBytes, threadStartBytes } from "./limits.ts";
 import { type Packed, type PackJob, packHere, type ReadFailure } from "./pack.ts";
+import { startThread } from "./start-thread.ts";
 
 interface Task {
   job: PackJob;
@@ -26,11 +27,7 @@ class PackThread {
   readonly tasks: Task[] = [];
 
   constructor(onIdle: () => void) {
-    // The condition is for a run from source, under whatever started this process.
-    this.worker = new Worker(threadFile, {
-      execArgv: ["--conditions=@nydus-ts/source", "--disable-warning=ExperimentalWarning"],
-      resourceLimits: { maxYoungGenerationSizeMb: 4 },
-    });
+    this.worker = startThread(threadFile);
     this.worker.on("message", (answer: Packed | ReadFailure | string) => {
       const task = this.tasks.shift();
       if (typeof answer === "string") task?.reject(new BuilderError("BUILD_OUTPUT", `compression failed: ${answer}`));

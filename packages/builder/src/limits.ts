@@ -63,4 +63,7 @@ export const linkTargetBytesMax = 4096;
 /** Symbolic links on the way of a tar member: as many as containerd follows. Beyond it the archive is refused with BUILD_TAR. */
 export const linksFollowedMax = 255;
 
+/** Bytes of the path that links lead to, which Linux would not take longer: it is looked up anew at each link. Beyond it BUILD_LIMIT. */
+export const followedPathBytesMax = 4096;
+
 assert(bytesInFlightMax >= chunkSizeDefault && chunkSizeMax >= chunkSizeDefault);

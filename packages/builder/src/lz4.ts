@@ -1,16 +1,14 @@
+import { BuilderError } from "./errors.ts";
 import { onDemand } from "./on-demand.ts";
+import { outputRoom } from "./output-room.ts";
 
 /** Bytes of the source, the target, and their lengths. Returns the bytes written; 0: it failed. */
 type Compress = (source: Uint8Array, target: Uint8Array, sourceBytes: number, targetBytes: number) => number;
-
-/** Of the output that is used again: enough for every chunk. The chunk info of a blob may have 256 MiB, once. */
-const keptBytesMax = 17 * 1024 * 1024;
 
 /** Source: LZ4_MAX_INPUT_SIZE in lz4.h */
 const inputBytesMax = 0x7e000000;
 
 let compress: Compress | undefined;
-let kept: Buffer = Buffer.alloc(0);
 
 /** Largest output for `size` bytes. Source: LZ4_COMPRESSBOUND in lz4.h */
 function lz4Bound(size: number): number {
@@ -27,20 +25,27 @@ function lz4Bound(size: number): number {
 export function compressLz4(data: Uint8Array, target?: Uint8Array): Uint8Array {
   if (data.length > inputBytesMax) throw new Error(`lz4: ${data.length} bytes are more than a block can hold`);
   compress ??= loadLibrary();
-  const output = roomFor(lz4Bound(data.length), target);
+  const output = outputRoom(lz4Bound(data.length), target);
   const bytes = compress(data, output, data.length, output.length);
   if (bytes <= 0) throw new Error(`lz4: a block of ${data.length} bytes could not be compressed`);
   return output.subarray(0, bytes);
 }
 
-function roomFor(bound: number, target: Uint8Array | undefined): Uint8Array {
-  if (target && target.length >= bound) return target;
-  const output = kept.length >= bound ? kept : Buffer.allocUnsafeSlow(bound);
-  if (output.length <= keptBytesMax) kept = output;
-  return output;
+function loadLibrary(): Compress {
+  return openLibrary().func("int LZ4_compress_default(const void *source, void *target, int sourceBytes, int targetBytes)");
 }
 
-function loadLibrary(): Compress {
-  const library = onDemand.koffi.load(onDemand.resolve(`@lmdb/lmdb-linux-${process.arch}/node.napi.glibc.node`));
-  return library.func("int LZ4_compress_default(const void *source, void *target, int sourceBytes, int targetBytes)");
+/** @throws BuilderError BUILD_UNSUPPORTED */
+function openLibrary() {
+  const name = `@lmdb/lmdb-linux-${process.arch}`;
+  try {
+    return onDemand.koffi.load(onDemand.resolve(`${name}/node.napi.glibc.node`));
+  } catch (cause) {
+    const why = (cause as Error).message.split("\n")[0];
+    throw new BuilderError(
+      "BUILD_UNSUPPORTED",
+      `lz4_block needs the package ${name}: ${why}; install it (npm omits optional packages when told to), or use zstd`,
+      { cause },
+    );
+  }
 }

@@ -1,4 +1,5 @@
 import { onDemand } from "./on-demand.ts";
+import { outputRoom } from "./output-room.ts";
 
 interface Library {
   readonly compress: (
@@ -19,11 +20,7 @@ interface Library {
 const level = 3;
 const resetParameters = 2;
 
-/** Of the output that is used again: enough for every chunk. The index of a gzip layer may have hundreds of MiB, once. */
-const keptBytesMax = 17 * 1024 * 1024;
-
 let library: Library | undefined | "absent";
-let kept: Buffer = Buffer.alloc(0);
 
 /** Largest output of zstd for `size` bytes. Source: ZSTD_COMPRESSBOUND in zstd.h */
 export function zstdBound(size: number): number {
@@ -41,17 +38,10 @@ export function zstdBound(size: number): number {
 export function compressZstd(data: Uint8Array, target?: Uint8Array): Uint8Array {
   const zstd = loadLibrary();
   if (zstd === undefined) return compressByZlib(data);
-  const output = roomFor(zstdBound(data.length), target);
+  const output = outputRoom(zstdBound(data.length), target);
   const result = zstd.compress(zstd.context, output, output.length, data, data.length);
   if (zstd.isError(result) !== 0) throw new Error(`zstd: ${zstd.errorName(result)}`);
   return output.subarray(0, Number(result));
-}
-
-function roomFor(bound: number, target: Uint8Array | undefined): Uint8Array {
-  if (target && target.length >= bound) return target;
-  const output = kept.length >= bound ? kept : Buffer.allocUnsafeSlow(bound);
-  if (output.length <= keptBytesMax) kept = output;
-  return output;
 }
 
 /**

@@ -3,7 +3,7 @@ import { zstdDecompressSync } from "node:zlib";
 import { crc32c as portableCrc32c } from "@nydus-ts/rafs-format";
 import { crc32c } from "@node-rs/crc32";
 import { uncompressSync } from "lz4-napi";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { compressHere, compressTo } from "../src/codecs.ts";
 import { compressByZlib, compressZstd } from "../src/zstd.ts";
 
@@ -27,6 +27,20 @@ function shared(bytes: Buffer): Buffer {
 test("zstd called without node:zlib gives the frames of node:zlib, whatever was compressed before with the same context", () => {
   for (const data of [...samples(), ...samples().reverse()]) {
     expect(Buffer.from(compressZstd(data)).equals(compressByZlib(data)), `${data.length} bytes`).toBe(true);
+  }
+});
+
+test("lz4 without its library is one line that names the package and what to do", async () => {
+  const arch = Object.getOwnPropertyDescriptor(process, "arch")!;
+  vi.resetModules();
+  Object.defineProperty(process, "arch", { ...arch, value: "pdp11" });
+  try {
+    const { compressLz4 } = await import("../src/lz4.ts");
+    expect(() => compressLz4(Buffer.from("data"))).toThrow(
+      /^lz4_block needs the package @lmdb\/lmdb-linux-pdp11: .+; install it .+, or use zstd$/,
+    );
+  } finally {
+    Object.defineProperty(process, "arch", arch);
   }
 });
 

@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { setTimeout } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import { afterAll, describe, expect, test } from "vitest";
@@ -101,6 +102,24 @@ describe("a layer that a thread reads", () => {
       message: expect.stringMatching(/^a thread that reads a layer failed: .+$/),
     });
     expect(readdirSync(temporary.join(name), { recursive: true })).toEqual(["blobs"]);
+  });
+
+  test("is not given to a thread that died while it rested", async () => {
+    const file = temporary.join("dies at rest.mjs");
+    const worker = new URL("../src/zran/index-worker.ts", import.meta.url);
+    // It ends once its layer was told: what is posted before that still arrives.
+    writeFileSync(
+      file,
+      `import { parentPort } from "node:worker_threads";
+       const post = parentPort.postMessage.bind(parentPort);
+       parentPort.postMessage = (message) => { post(message); if (message.kind === "end") setTimeout(() => process.exit(1), 100); };
+       await import(${JSON.stringify(worker.href)});`,
+    );
+    await using indexThreads = new IndexThreads({ file: pathToFileURL(file) });
+    const first = await buildLayer("dies at rest, first", pieces(layer), { indexThreads });
+    await setTimeout(1000);
+    const second = await buildLayer("dies at rest, second", pieces(layer), { indexThreads });
+    expect(second.blob.equals(first.blob)).toBe(true);
   });
 
   test("is not read by a thread while layers are small", async () => {

@@ -219,6 +219,11 @@ describe("a tar that can not be stored is refused with a code", () => {
       tar({ name: "a", type: "2", link: "b" }, { name: "b", type: "2", link: "a" }, { name: "a/x" }),
       "BUILD_TAR",
     ],
+    [
+      "a member below a link that leads to a longer path each time",
+      tar({ name: "a", type: "2", pax: { linkpath: `a/${"f/".repeat(1900)}` } }, { name: "a/x" }),
+      "BUILD_LIMIT",
+    ],
     ["a hardlink to nothing", tar({ name: "b", type: "1", link: "missing" }), "BUILD_TAR"],
     ["a hardlink to a directory", tar({ name: "d/", type: "5" }, { name: "b", type: "1", link: "d" }), "BUILD_TAR"],
     ["an unknown entry type", tar({ name: "b", type: "Z" }), "BUILD_UNSUPPORTED"],

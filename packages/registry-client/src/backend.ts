@@ -1,10 +1,9 @@
 import { type HostConfig, type HostHealth, isLoopback, originHost } from "@nydus-ts/mirror-config";
 import { RegistryClient } from "./client.ts";
+import type { ConnectionOptions } from "./connection-options.ts";
 import type { Credentials } from "./credentials/credentials.ts";
 import { RegistryError } from "./errors.ts";
 import type { Priority } from "./http/gate.ts";
-import type { ProxyOptions } from "./http/proxy.ts";
-import type { HostTraffic } from "./http/traffic.ts";
 import { ReadMetrics, type ReadMetricsSnapshot } from "./metrics.ts";
 import { serverOf } from "./reference.ts";
 import { type WatchedHosts, watchRegistryHosts } from "./watched-hosts.ts";
@@ -27,7 +26,7 @@ export interface BlobReadOptions {
   readonly onPart?: (bytes: Uint8Array) => void;
 }
 
-export interface RegistryBackendOptions {
+export interface RegistryBackendOptions extends ConnectionOptions {
   /** `host[:port]` of the registry. */
   readonly host: string;
   /** Name of the image, without tag. */
@@ -39,15 +38,6 @@ export interface RegistryBackendOptions {
   readonly mirrors?: readonly HostConfig[];
   /** hosts.toml directories, watched; a valid entry for the host replaces `mirrors`. */
   readonly hostsDirs?: readonly string[];
-  readonly proxy?: ProxyOptions;
-  readonly caFiles?: readonly string[];
-  readonly skipVerify?: boolean;
-  /** Longest silence of a connection; 0 = our default. */
-  readonly timeoutMs?: number;
-  /** 0 = our default. */
-  readonly connectTimeoutMs?: number;
-  /** 0 = our default. */
-  readonly retryLimit?: number;
   /** Forced on redirect targets. */
   readonly blobUrlScheme?: string;
   readonly blobRedirectedHost?: string;
@@ -56,8 +46,6 @@ export interface RegistryBackendOptions {
   /** Told about changed, broken and missing hosts files, one line each. */
   readonly onWarning?: (line: string) => void;
   readonly requestsPerHostMax?: number;
-  /** Shared with other back ends of the process; default one of its own. */
-  readonly traffic?: HostTraffic;
   readonly now?: () => number;
 }
 

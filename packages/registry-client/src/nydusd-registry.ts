@@ -1,5 +1,6 @@
 import { parseMirrors } from "@nydus-ts/mirror-config";
 import type { RegistryBackendOptions } from "./backend.ts";
+import type { ConnectionOptions } from "./connection-options.ts";
 import { type Credentials, credentialOfAuth, staticCredentials } from "./credentials/credentials.ts";
 import type { ProxyOptions } from "./http/proxy.ts";
 
@@ -68,7 +69,7 @@ export function nydusdRegistryOptions(config: NydusdRegistry, place: NydusdPlace
 }
 
 /** Times become milliseconds; `mirrors` are left to whoever knows what a host of theirs serves. */
-export function nydusdConnectionOptions(config: NydusdConnection) {
+export function nydusdConnectionOptions(config: NydusdConnection): ConnectionOptions {
   const { proxy } = config;
   return {
     ...(proxy === undefined || proxy.url === "" ? {} : { proxy: proxyOf(proxy) }),

@@ -2,7 +2,7 @@
 import { modeTypes } from "@nydus-ts/rafs-format";
 import { TreeNode } from "@nydus-ts/rafs-format/writer";
 import { BuilderError } from "../errors.ts";
-import { linksFollowedMax, linkTargetBytesMax, nameBytesMax, pathDepthMax } from "../limits.ts";
+import { followedPathBytesMax, linksFollowedMax, linkTargetBytesMax, nameBytesMax, pathDepthMax } from "../limits.ts";
 import type { TarInput } from "./byte-stream.ts";
 import { type ChunkSink, roomForChunks } from "./chunk-sink.ts";
 import { checkXattrs, printable } from "./directory.ts";
@@ -219,7 +219,13 @@ export class TarTreeBuilder {
       if (at === undefined) return left;
       const target = Buffer.from(at.node.target!).toString("latin1");
       const before = target.startsWith("/") ? [] : left.slice(0, at.index);
-      left = components([...before, target, ...left.slice(at.index + 1)].join("/"));
+      const next = [...before, target, ...left.slice(at.index + 1)].join("/");
+      if (next.length > followedPathBytesMax)
+        throw new BuilderError(
+          "BUILD_LIMIT",
+          `${printable(path)} leads through symbolic links to a path of more than ${followedPathBytesMax} bytes`,
+        );
+      left = components(next);
     }
     throw new BuilderError("BUILD_TAR", `${printable(path)} leads through more than ${linksFollowedMax} symbolic links`);
   }

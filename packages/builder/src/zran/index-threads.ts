@@ -7,8 +7,9 @@
  */
 import { availableParallelism } from "node:os";
 import { extname } from "node:path";
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { BuilderError, type BuilderErrorCode } from "../errors.ts";
+import { startThread } from "../start-thread.ts";
 import type { FoundMember, FromThread, ToThread } from "./index-messages.ts";
 import { indexThreadStartBytes, threadPieceBytes, threadPiecesMax } from "./limits.ts";
 import type { FoundLayer } from "./ref-writer.ts";
@@ -71,14 +72,18 @@ export class IndexThreads implements AsyncDisposable {
   }
 
   #start(): IndexThread {
-    // The condition is for a run from source, under whatever started this process.
-    const worker = new Worker(this.#file, {
-      execArgv: ["--conditions=@nydus-ts/source", "--disable-warning=ExperimentalWarning"],
-      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    const worker = startThread(this.#file);
+    const buffers = Array.from({ length: threadPiecesMax }, () => new SharedArrayBuffer(threadPieceBytes));
+    const thread: IndexThread = { worker, buffers };
+    worker.on("error", () => {}); // whoever waits for it is told
+    // One that dies while it rests must not be given a layer: nobody would ever hear of it.
+    worker.on("exit", () => {
+      this.#running.delete(worker);
+      const at = this.#idle.indexOf(thread);
+      if (at >= 0) this.#idle.splice(at, 1);
     });
-    worker.on("error", () => {}); // whoever waits for it is told; one that rests is of no interest
     this.#running.add(worker);
-    return { worker, buffers: Array.from({ length: threadPiecesMax }, () => new SharedArrayBuffer(threadPieceBytes)) };
+    return thread;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

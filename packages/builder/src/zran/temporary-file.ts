@@ -15,9 +15,19 @@ export class TemporaryFile implements Disposable {
   /** In `directory`, or that of the system where no file can be made: an output may be a device. @throws BuilderError BUILD_OUTPUT */
   constructor(directory: string) {
     const name = `.index.${randomBytes(6).toString("hex")}.tmp`;
-    const made = create(join(directory, name)) ?? create(join(tmpdir(), name));
-    if (made === undefined) throw new BuilderError("BUILD_OUTPUT", `can not create a temporary file in ${directory}`);
-    this.fd = made;
+    const made = create(join(directory, name));
+    if (typeof made === "number") {
+      this.fd = made;
+      return;
+    }
+    const other = create(join(tmpdir(), name));
+    if (typeof other !== "number")
+      throw new BuilderError(
+        "BUILD_OUTPUT",
+        `can not create a temporary file in ${directory} (${made.message}) or ${tmpdir()} (${other.message})`,
+        { cause: made },
+      );
+    this.fd = other;
   }
 
   /** Page cache takes it at once. @throws BuilderError BUILD_OUTPUT */
@@ -58,12 +68,12 @@ export class TemporaryFile implements Disposable {
 
 const pieceBytes = 1024 * 1024;
 
-function create(path: string): number | undefined {
+function create(path: string): number | Error {
   let fd: number;
   try {
     fd = openSync(path, flags, 0o600);
-  } catch {
-    return undefined;
+  } catch (failure) {
+    return failure as Error;
   }
   unlinkSync(path);
   return fd;

@@ -80,6 +80,8 @@ async function check(context: Context, flags: CheckFlags): Promise<void> {
   ): Promise<Side> => {
     const source = stack.use(await openSource(reference, { insecure, signal }));
     const { oci, nydus } = await readHalves(source, platform);
+    const given = nydus && (await givenBlobs({ type, config }, `${name}-`));
+    if (given) stack.use(given);
     const side: Side = {
       name,
       source,
@@ -89,9 +91,8 @@ async function check(context: Context, flags: CheckFlags): Promise<void> {
         config: await readConfig(source, nydus, signal),
         layer: await readBootstrapLayer(source, nydus, signal),
       },
-      backend: nydus && ((await givenBlobs({ type, config }, `${name}-`))?.backend ?? (await blobBackend(source, insecure))),
+      backend: nydus && (given?.backend ?? stack.use(await blobBackend(source, insecure))),
     };
-    if (side.backend) stack.use(side.backend);
     if (flags.workDir !== undefined) await keep(join(flags.workDir, name), side);
     return side;
   };

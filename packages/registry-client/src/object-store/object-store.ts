@@ -1,33 +1,21 @@
 import type { HostConfig, HostHealth } from "@nydus-ts/mirror-config";
 import { type Landing, type Range, rangeHeader, readRange } from "../blob-read.ts";
 import type { CallOptions } from "../client.ts";
+import type { ConnectionOptions } from "../connection-options.ts";
 import { RegistryError } from "../errors.ts";
 import type { Exchange } from "../exchange.ts";
 import { Deadline } from "../http/deadline.ts";
-import type { ProxyOptions } from "../http/proxy.ts";
-import type { HostTraffic } from "../http/traffic.ts";
 import { Requester } from "../requester.ts";
 import { encodeKey } from "./keys.ts";
 import { type ObjectStoreAddress, type ObjectStorePlace, objectStorePlace } from "./place.ts";
 import { type ObjectSource, type PutOptions, putObject } from "./upload.ts";
 
-export interface ObjectStoreOptions {
+export interface ObjectStoreOptions extends ConnectionOptions {
   readonly address: ObjectStoreAddress;
   /** Before every key, without a separator. */
   readonly prefix: string;
   /** From nydusd's `mirrors`, through `parseMirrors`. They get requests as they were signed for the store. */
   readonly mirrors?: readonly HostConfig[];
-  readonly proxy?: ProxyOptions;
-  readonly caFiles?: readonly string[];
-  readonly skipVerify?: boolean;
-  /** Longest silence of a connection; 0 = our default. */
-  readonly timeoutMs?: number;
-  /** 0 = our default. */
-  readonly connectTimeoutMs?: number;
-  /** 0 = our default. */
-  readonly retryLimit?: number;
-  /** Shared with other clients of the process; default one of its own. */
-  readonly traffic?: HostTraffic;
   /** Wall clock, which requests are signed with. */
   readonly now?: () => number;
 }
